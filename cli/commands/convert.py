@@ -1,0 +1,132 @@
+"""`stnkit convert`: Keras to a bundle of proven artifacts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+from stnkit.cli.native_output import native_stderr_hidden
+from stnkit.cli.options import json_option
+
+
+@click.command(
+    name="convert",
+    short_help="Convert a Keras model to TFLite and ONNX, proven equal.",
+    epilog="Example: stnkit convert digits.keras -o digits.bundle --to tflite --to onnx",
+)
+@click.argument("model")
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), required=True, help="The bundle to write."
+)
+@click.option(
+    "--to",
+    "formats",
+    type=click.Choice(["tflite", "onnx"]),
+    multiple=True,
+    help="Format to write; give it once for each. Default: both.",
+)
+@click.option(
+    "--opset",
+    type=click.Choice(["16", "17", "18"]),
+    default="17",
+    show_default=True,
+    help="ONNX opset.",
+)
+@click.option(
+    "--batch",
+    default="dynamic",
+    show_default=True,
+    metavar="dynamic|N",
+    help="Batch size that the artifacts take: any, or exactly N.",
+)
+@click.option(
+    "--custom-objects",
+    multiple=True,
+    metavar="MODULE:ATTR",
+    help="Your own layer, looked for in the working directory too; give it once for each.",
+)
+@click.option("--trusted", is_flag=True, help="Run the Python code that Lambda layers carry.")
+@click.option("--name", help="Name of the bundle. Default: that of OUTPUT.")
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    help="Text file with a class name a line, in the order of the scores. Default: 0, 1, 2, …",
+)
+@click.option(
+    "--input-range",
+    type=float,
+    nargs=2,
+    default=(0.0, 1.0),
+    show_default=True,
+    metavar="LOW HIGH",
+    help="Values of black and white in the model's image input, before --mean and --std.",
+)
+@click.option("--mean", metavar="M[,M,M]", help="Subtracted from the image, a number a channel.")
+@click.option("--std", metavar="S[,S,S]", help="Divided by, a number a channel.")
+@click.option(
+    "--samples",
+    type=click.Path(path_type=Path),
+    help="Folder of labelled images (with labels.csv), to count classes that stay the same.",
+)
+@click.option("--force", is_flag=True, help="Replace the bundle at OUTPUT.")
+@json_option
+def command(
+    model: str,
+    output: Path,
+    formats: tuple[str, ...],
+    opset: str,
+    batch: str,
+    custom_objects: tuple[str, ...],
+    trusted: bool,
+    name: str | None,
+    labels: Path | None,
+    input_range: tuple[float, float],
+    mean: str | None,
+    std: str | None,
+    samples: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Convert MODEL and prove that every artifact computes what it computes.
+
+    MODEL is a .keras file, a legacy .h5 file, a SavedModel folder, or the name of a shipped model
+    ("digits"). Every artifact is loaded back and compared with the model at its outputs, and at
+    theta and the warped image of every spatial transformer. Only if all of them agree, the bundle
+    appears at OUTPUT, in one step.
+    """
+    from stnkit.cli.extras import require_convert
+    from stnkit.cli.progress import StageProgress
+    from stnkit.cli.values import batch_size, lines_of, numbers, value_range
+    from stnkit.cli.views.conversion import conversion_json, print_conversion
+
+    size = batch_size(batch)
+    span = value_range(input_range)
+    names = lines_of(labels, "--labels") if labels else None
+    means, deviations = numbers(mean, "--mean"), numbers(std, "--std")
+    require_convert()
+    with native_stderr_hidden(), StageProgress() as progress:
+        progress.stage("starting TensorFlow")
+        from stnkit.convert.pipeline import FORMATS, ConversionOptions, convert
+        from stnkit.convert.publish import check_target
+        from stnkit.convert.source import load_source
+
+        check_target(output, force)
+        progress.stage(f"loading {model}")
+        source = load_source(model, custom_objects=custom_objects, trusted=trusted)
+        options = ConversionOptions(
+            formats=tuple(f for f in FORMATS if f in formats) or FORMATS,
+            opset=int(opset),
+            batch=size,
+            name=name,
+            labels=names,
+            value_range=span,
+            mean=means,
+            std=deviations,
+            samples=samples,
+        )
+        result = convert(source, output, options, force=force, on_stage=progress.stage)
+    if as_json:
+        click.echo(json.dumps(conversion_json(result)))
+    else:
+        print_conversion(result)

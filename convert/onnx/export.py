@@ -1,0 +1,80 @@
+"""Exporting a frozen graph to ONNX with tf2onnx."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+from stnkit.convert.artifact import ExportedArtifact
+from stnkit.convert.frozen import FrozenGraph
+from stnkit.convert.onnx.checks import check_graph
+from stnkit.convert.onnx.handlers import HANDLERS
+from stnkit.convert.onnx.tidy import hide_outputs, name_dimensions
+from stnkit.convert.quiet import quiet
+from stnkit.runtime.errors import ExportError, one_line
+
+OPSETS = (16, 17, 18)
+"""Opsets that can be written: 16 brought GridSample, 18 is the last that tf2onnx knows well."""
+
+
+def export_onnx(graph: FrozenGraph, opset: int) -> ExportedArtifact:
+    """Return the graph as an ONNX file in memory.
+
+    The file has the signature of the source and nothing more; taps are tensors inside, under
+    their own names.
+
+    Args:
+        graph: The frozen source.
+        opset: One of `OPSETS`.
+
+    Raises:
+        ExportError: If an op has no ONNX equivalent; names it and its layer.
+        ValueError: If the opset is another one.
+    """
+    if opset not in OPSETS:
+        raise ValueError(f"opset is {opset}: expected one of {OPSETS}")
+    model = _convert(graph, opset)
+    check_graph(model, graph)
+    hide_outputs(model, [tap.spec.name for tap in graph.taps])
+    name_dimensions(model, graph)
+    return ExportedArtifact(
+        format="onnx",
+        content=model.SerializeToString(),
+        inputs={name: name for name in graph.inputs},
+        outputs={name: name for name in graph.outputs},
+        taps={tap.spec.name: tap.spec.name for tap in graph.taps},
+        opset=opset,
+        batch=graph.batch,
+    )
+
+
+def _convert(graph: FrozenGraph, opset: int) -> Any:
+    from tf2onnx import optimizer, tf_loader, tfonnx
+
+    inputs = list(graph.inputs.values())
+    fetched = [*graph.outputs.values(), *(tap.tensor for tap in graph.taps)]
+    renamed = {tensor: name for name, tensor in graph.inputs.items()}
+    renamed |= {tensor: name for name, tensor in graph.outputs.items()}
+    renamed |= {tap.tensor: tap.spec.name for tap in graph.taps}
+    try:
+        with quiet("tf2onnx", "tensorflow", "absl"):
+            with tf.Graph().as_default():
+                optimized = tf_loader.tf_optimize(inputs, fetched, graph.graph_def)
+            with tf.Graph().as_default() as tf_graph:
+                tf.import_graph_def(optimized, name="")
+                onnx_graph = tfonnx.process_tf_graph(
+                    tf_graph,
+                    opset=opset,
+                    input_names=inputs,
+                    output_names=fetched,
+                    tensors_to_rename=renamed,
+                    custom_op_handlers=dict(HANDLERS),
+                    # What it cannot convert stays in the graph, where it is found and named.
+                    continue_on_error=True,
+                )
+            return optimizer.optimize_graph(onnx_graph).make_model("stnkit", producer_name="stnkit")
+    except Exception as exc:  # tf2onnx raises whatever its handlers raise
+        raise ExportError(
+            f"tf2onnx cannot convert the model ({type(exc).__name__}: {one_line(exc)})",
+            format="onnx",
+        ) from exc

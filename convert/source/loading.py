@@ -1,0 +1,99 @@
+"""Loading a `.keras` file, a legacy `.h5` file or a SavedModel folder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import keras
+import stnkit.models.layer  # noqa: F401  registers the layer under its name
+from stnkit.convert.source.archive import classes, layers_with_code, read_config
+from stnkit.convert.source.custom_objects import resolve_custom_objects
+from stnkit.convert.source.model import SourceModel, source_from_keras
+from stnkit.convert.source.saved_model import load_saved_model
+from stnkit.models.pretrained import NAMES, model_file
+from stnkit.runtime.errors import InputError, one_line
+from stnkit.runtime.manifest import Source
+
+_H5_SUFFIXES = (".h5", ".hdf5")
+
+
+def load_source(
+    path: str | Path, *, custom_objects: Iterable[str] = (), trusted: bool = False
+) -> SourceModel:
+    """Load the model to convert.
+
+    Args:
+        path: A `.keras` file, a legacy `.h5` file, a SavedModel folder, or the name of a shipped
+            model ("digits").
+        custom_objects: References `module:attr` to the user's own layers.
+        trusted: Whether Python code inside the file (Lambda layers) may run.
+
+    Raises:
+        InputError: If the file is missing, damaged or of another kind, carries code and is not
+            trusted, or names a layer that is not known.
+    """
+    if str(path) in NAMES and not Path(path).exists():
+        path = model_file(str(path))
+    path = Path(path)
+    if not path.exists():
+        shipped = ", ".join(NAMES)
+        raise InputError(f"{path}: no such file or folder (shipped models: {shipped})")
+    objects = resolve_custom_objects(custom_objects)
+    if path.is_dir():
+        return load_saved_model(path)
+    if path.suffix not in (".keras", *_H5_SUFFIXES):
+        raise InputError(
+            f"{path}: is not a Keras model by its name: expected .keras, .h5 or a SavedModel folder"
+        )
+    if not path.stat().st_size:
+        raise InputError(f"{path}: is empty: save the model again")
+    return _load_file(path, objects, trusted)
+
+
+def _load_file(path: Path, objects: dict[str, Any], trusted: bool) -> SourceModel:
+    config = read_config(path)
+    code = layers_with_code(config)
+    if code and not trusted:
+        raise InputError(
+            f"{path}: the layer {code[0]!r} is a Lambda: it carries Python code that loading would "
+            "run. Pass --trusted if you know who made the file, or replace it by a Layer class"
+        )
+    try:
+        model = keras.saving.load_model(
+            path, custom_objects=objects, compile=False, safe_mode=not trusted
+        )
+    except Exception as exc:  # Keras raises whatever its layers raise
+        unknown = _unknown_class(config, objects)
+        if unknown:
+            raise InputError(f"{path}: {unknown}") from exc
+        raise InputError(f"{path}: Keras cannot load it ({one_line(exc)})") from exc
+    kind = "keras" if path.suffix == ".keras" else "h5"
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    origin = Source(file=path.name, kind=kind, sha256=digest)
+    return source_from_keras(model, name=path.stem, origin=origin)
+
+
+def _unknown_class(config: Any, objects: dict[str, Any]) -> str | None:
+    """Return a sentence on the first class that nothing here knows, or None."""
+    for saved in classes(config):
+        if saved.class_name in objects or (saved.module or "").split(".")[0] == "keras":
+            continue
+        names = {saved.class_name, saved.registered_name or ""}
+        if any(name and keras.saving.get_registered_object(name) for name in names):
+            continue
+        if saved.module is None and _is_builtin(saved.class_name):
+            continue
+        where = saved.module if saved.module not in (None, "builtins", "__main__") else "my_layers"
+        return (
+            f"the layer {saved.layer!r} is a {saved.class_name}, which is not known here: pass "
+            f"--custom-objects {where}:{saved.class_name}"
+        )
+    return None
+
+
+def _is_builtin(class_name: str) -> bool:
+    homes = (keras, keras.layers, keras.initializers, keras.regularizers, keras.constraints)
+    return any(hasattr(home, class_name) for home in homes) or class_name == "__tuple__"

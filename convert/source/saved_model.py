@@ -1,0 +1,59 @@
+"""Loading a SavedModel folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from stnkit.convert.source.model import SourceModel, describe
+from stnkit.runtime.errors import InputError, one_line
+from stnkit.runtime.manifest import Source
+
+_SIGNATURE = "serving_default"
+
+
+def load_saved_model(path: Path) -> SourceModel:
+    """Load the serving signature of a SavedModel.
+
+    Args:
+        path: The folder that holds `saved_model.pb`.
+
+    Raises:
+        InputError: If the folder is not a SavedModel, is damaged, has no usable signature, or an
+            input without a fixed rank.
+    """
+    if not (path / "saved_model.pb").is_file():
+        raise InputError(
+            f"{path}: has no saved_model.pb: expected a SavedModel folder, as model.export() writes"
+        )
+    try:
+        loaded = tf.saved_model.load(str(path))
+    except Exception as exc:  # TensorFlow raises errors of every family on damaged files
+        raise InputError(f"{path}: TensorFlow cannot load it ({one_line(exc)})") from exc
+    signatures = loaded.signatures
+    if _SIGNATURE not in signatures:
+        raise InputError(
+            f"{path}: has no signature {_SIGNATURE!r}, but {sorted(signatures) or 'none at all'}: "
+            "save it with model.export(), or with signatures={'serving_default': …}"
+        )
+    function = signatures[_SIGNATURE]
+    inputs: list[tuple[str, tuple[int | None, ...], str]] = []
+    for name, spec in function.structured_input_signature[1].items():
+        if spec.shape.rank is None:
+            raise InputError(f"{path}: the input {name!r} has no fixed rank: save it with one")
+        inputs.append((name, tuple(spec.shape.as_list()), spec.dtype.name))
+
+    def call(values: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(function(**values))
+
+    specs_in, specs_out = describe(call, inputs)
+    return SourceModel(
+        name=path.resolve().name,
+        origin=Source(file=path.resolve().name, kind="saved_model"),
+        inputs=specs_in,
+        outputs=specs_out,
+        call=call,
+        owner=loaded,
+    )

@@ -1,0 +1,83 @@
+"""Finding the spatial transformers of a graph by the marks their layers left."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from stnkit.convert.layer_names import known_name, scopes_of
+from stnkit.models.taps import THETA_MARK, WARPED_MARK
+from stnkit.runtime.signature import BATCH, TapSpec
+
+_MARK = re.compile(rf"({THETA_MARK}|{WARPED_MARK})(_\d+)?")
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A marked tensor.
+
+    Attributes:
+        spec: Its name, kind, transformer, shape and dtype, as they go into the manifest.
+        tensor: Its name in the graph, as `node:0`.
+    """
+
+    spec: TapSpec
+    tensor: str
+
+
+def find_taps(graph: Any, layers: frozenset[str]) -> tuple[Tap, ...]:
+    """Return every marked tensor of a graph, in the order in which they are computed.
+
+    Args:
+        graph: `tf.Graph`, flat.
+        layers: Names of the model's layers, where known: a scope that Keras numbered gets its
+            layer's name back.
+    """
+    marked = []
+    for operation in graph.get_operations():
+        match = _MARK.fullmatch(operation.name.rsplit("/", 1)[-1])
+        if match and operation.type == "Identity":
+            marked.append((operation, match[1], match[2] or ""))
+    names = _transformer_names(
+        [(tuple(scopes_of(operation.name)), number) for operation, _, number in marked], layers
+    )
+    taps = []
+    for operation, mark, number in marked:
+        transformer = names[(tuple(scopes_of(operation.name)), number)]
+        kind = "theta" if mark == THETA_MARK else "warped"
+        tensor = operation.outputs[0]
+        shape = tuple(
+            (BATCH if axis == 0 else f"dim_{axis}") if size is None else size
+            for axis, size in enumerate(tensor.shape.as_list())
+        )
+        spec = TapSpec(f"{transformer}/{kind}", kind, transformer, shape, tensor.dtype.name)
+        taps.append(Tap(spec, tensor.name))
+    return tuple(taps)
+
+
+def _transformer_names(
+    keys: list[tuple[tuple[str, ...], str]], layers: frozenset[str]
+) -> dict[tuple[tuple[str, ...], str], str]:
+    """Return a unique, short name for each (scopes, number) of a mark.
+
+    The layer's own name where that is enough, else with the layers around it in front; the number
+    tells apart calls of one layer.
+    """
+    unique = list(dict.fromkeys(keys))
+    clean = {
+        key: [known_name(scope, layers) or scope for scope in key[0]] or ["transformer"]
+        for key in unique
+    }
+    names: dict[tuple[tuple[str, ...], str], str] = {}
+    for key in unique:
+        parts = clean[key]
+        for depth in range(1, len(parts) + 1):
+            name = "/".join(parts[-depth:]) + key[1]
+            others = ["/".join(clean[o][-depth:]) + o[1] for o in unique if o != key]
+            if name not in others:
+                break
+        else:
+            name = "/".join(key[0]) + key[1]
+        names[key] = name
+    return names

@@ -1,0 +1,1 @@
+"""The digits recipe: a small spatial-transformer network for distorted MNIST digits."""

@@ -1,0 +1,21 @@
+"""The backends that run artifacts: LiteRT for TFLite, ONNX Runtime for ONNX."""
+
+from stnkit.runtime.backends.registry import (
+    BACKENDS,
+    BackendInfo,
+    Runner,
+    TensorNames,
+    available,
+    backend_for,
+    open_runner,
+)
+
+__all__ = [
+    "BACKENDS",
+    "BackendInfo",
+    "Runner",
+    "TensorNames",
+    "available",
+    "backend_for",
+    "open_runner",
+]

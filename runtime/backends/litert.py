@@ -1,0 +1,138 @@
+"""Run TFLite files with LiteRT's interpreter."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import ai_edge_litert
+import numpy as np
+import numpy.typing as npt
+from ai_edge_litert.interpreter import Interpreter
+from stnkit.runtime.backends.registry import TensorNames
+from stnkit.runtime.errors import BackendError, one_line
+from stnkit.runtime.json_reader import join_names
+from stnkit.runtime.tflite_file import with_extra_outputs
+
+__all__ = ["LiteRTRunner", "open_runner"]
+
+
+def open_runner(
+    model: bytes, names: TensorNames, *, want_taps: bool, threads: int | None
+) -> LiteRTRunner:
+    """Open a TFLite file; see `stnkit.runtime.backends.open_runner`.
+
+    Args:
+        model: the file's content.
+        names: where the signature's tensors are found in it.
+        want_taps: whether the taps come out too.
+        threads: number of threads that share one run; None leaves it to LiteRT.
+
+    Raises:
+        BackendError: LiteRT refuses the model, or it has no tensor of a given name.
+        InputError: a damaged file, or a tap that is not in it.
+    """
+    outputs = dict(names.outputs)
+    if want_taps:
+        model = with_extra_outputs(model, names.taps.values())
+        outputs.update(names.taps)
+    return LiteRTRunner(model, names.inputs, outputs, threads)
+
+
+class LiteRTRunner:
+    """One interpreter behind a lock, because an interpreter serves one thread at a time.
+
+    Args:
+        model: the file's content.
+        inputs: signature name -> tensor name in the file.
+        outputs: signature or tap name -> tensor name in the file; bound by name, because the
+            order of a TFLite file's outputs is not the signature's.
+        threads: number of threads that share one run; None leaves it to LiteRT.
+    """
+
+    def __init__(
+        self,
+        model: bytes,
+        inputs: Mapping[str, str],
+        outputs: Mapping[str, str],
+        threads: int | None,
+    ) -> None:
+        self._lock = threading.Lock()
+        try:
+            interpreter = Interpreter(model_content=model, num_threads=threads)
+            interpreter.allocate_tensors()
+            inputs_there = interpreter.get_input_details()
+            outputs_there = interpreter.get_output_details()
+        except Exception as exc:  # the boundary: LiteRT raises ValueError and RuntimeError at least
+            raise BackendError(f"LiteRT refused the model: {one_line(exc)}") from exc
+        self._interpreter: Any = interpreter
+        self._inputs = _bind(inputs, inputs_there, "input")
+        self._outputs = _bind(outputs, outputs_there, "output")
+        self._shapes = {
+            int(item["index"]): tuple(int(size) for size in item["shape"]) for item in inputs_there
+        }
+
+    @property
+    def version(self) -> str:
+        """Version of ai-edge-litert."""
+        return str(ai_edge_litert.__version__)
+
+    def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """Run the model; see `stnkit.runtime.backends.Runner`.
+
+        Args:
+            inputs: signature name -> array.
+
+        Raises:
+            BackendError: LiteRT failed, or the runner is closed.
+        """
+        with self._lock:
+            interpreter = self._interpreter
+            if interpreter is None:
+                raise BackendError("the LiteRT runner is closed: open the model again")
+            try:
+                changed = {
+                    index: inputs[name].shape
+                    for name, index in self._inputs.items()
+                    if inputs[name].shape != self._shapes[index]
+                }
+                if changed:
+                    # Forgotten until all of it worked: after a failure the next run resizes again.
+                    self._shapes.update(dict.fromkeys(changed, (-1,)))
+                    for index, shape in changed.items():
+                        # strict: only a dimension that the file leaves open may change.
+                        interpreter.resize_tensor_input(index, shape, strict=True)
+                    interpreter.allocate_tensors()
+                    self._shapes.update(changed)
+                for name, index in self._inputs.items():
+                    interpreter.set_tensor(index, np.asarray(inputs[name], order="C"))
+                interpreter.invoke()
+                # get_tensor copies; a view would change under the caller with the next run.
+                return {
+                    name: interpreter.get_tensor(index) for name, index in self._outputs.items()
+                }
+            except Exception as exc:  # the boundary, as above
+                raise BackendError(f"LiteRT failed to run the model: {one_line(exc)}") from exc
+
+    def close(self) -> None:
+        """Give the interpreter's memory back, once a run in progress has ended."""
+        with self._lock:
+            self._interpreter = None
+
+
+def _bind(names: Mapping[str, str], details: list[dict[str, Any]], what: str) -> dict[str, int]:
+    there: dict[str, list[int]] = {}
+    for item in details:
+        there.setdefault(str(item["name"]), []).append(int(item["index"]))
+    bound = {}
+    for name, tensor in names.items():
+        found = set(there.get(tensor, []))
+        if len(found) != 1:
+            have = "several tensors" if found else "no tensor"
+            raise BackendError(
+                f'the TFLite file has {have} "{tensor}" for the {what} "{name}": expected one of '
+                f"{join_names(sorted(there))}"
+            )
+        bound[name] = found.pop()
+    return bound

@@ -1,0 +1,58 @@
+"""Fixtures for every test: tolerances, comparison, and the oracle helpers.
+
+With `--import-mode=importlib` test modules cannot import one another, so what they share is
+loaded here by path and handed out as fixtures. Nothing here imports TensorFlow: the tests of
+the runtime share this file.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+TESTS = Path(__file__).parent
+
+
+def _load(path: Path) -> ModuleType:
+    """Load a module by path, once, under its file's name."""
+    name = path.stem
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their own module up while it is being run
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def tolerances() -> object:
+    """Return the float32 row of the tolerance table in `tests/tolerances.py`."""
+    return _load(TESTS / "tolerances.py").TOLERANCES["float32"]
+
+
+@pytest.fixture(scope="session")
+def assert_close() -> Callable[..., None]:
+    """Return `assert_close(received, expected, atol)` of `tests/tolerances.py`."""
+    function: Callable[..., None] = _load(TESTS / "tolerances.py").assert_close
+    return function
+
+
+@pytest.fixture(scope="session")
+def sampling_cases() -> ModuleType:
+    """Return `tests/oracles/sampling_cases.py`: seeded images, grids and thetas."""
+    return _load(TESTS / "oracles" / "sampling_cases.py")
+
+
+@pytest.fixture(scope="session")
+def torch_oracle(sampling_cases: ModuleType) -> ModuleType:
+    """Return `tests/oracles/make_grid_sample_vectors.py`, or skip where torch is not installed."""
+    pytest.importorskip("torch", reason="the stored vectors stand in for torch")
+    return _load(TESTS / "oracles" / "make_grid_sample_vectors.py")

@@ -1,0 +1,262 @@
+"""The sampler and the grid generator with what nobody should feed them."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from stnkit.models import affine_grid, grid_sample
+
+HOSTILE = [np.nan, np.inf, -np.inf, 1e6, -1e6, 3e38, -3e38, 2.0**31, -(2.0**31), 1e-45, 0.0]
+MODES = list(
+    itertools.product(("bilinear", "nearest"), ("zeros", "border", "reflection"), (False, True))
+)
+SIDES = [(5, 4), (1, 1), (1, 6), (3, 1)]
+every_mode = pytest.mark.parametrize("mode", MODES, ids=str)
+identity = np.array([[[1, 0, 0], [0, 1, 0]]], np.float32)
+
+
+def images(batch, height, width, channels=3):
+    rng = np.random.default_rng([height, width])
+    return rng.uniform(0.25, 1, (batch, height, width, channels)).astype(np.float32)
+
+
+def hostile_grid():
+    """Return [1, n, n, 2]: every pair of hostile coordinates."""
+    x, y = np.meshgrid(HOSTILE, HOSTILE)
+    return np.stack([x, y], -1).astype(np.float32)[None]
+
+
+@every_mode
+@pytest.mark.parametrize("sides", SIDES, ids=str)
+def test_hostile_coordinates_read_the_image_or_zero(sides, mode):
+    image = images(1, *sides)
+    received = grid_sample(image, hostile_grid(), *mode).numpy()
+    assert received.shape == (1, len(HOSTILE), len(HOSTILE), 3)
+    assert np.isfinite(received).all()
+    # A blend of pixels, and of zeros with that padding: never anything beyond.
+    lowest = 0 if mode[1] == "zeros" else image.min()
+    assert received.min() >= lowest - 1e-6
+    assert received.max() <= image.max() + 1e-6
+
+
+@every_mode
+def test_hostile_coordinates_leave_the_gradient_by_the_image_finite(mode):
+    image = tf.constant(images(1, 5, 4))
+    with tf.GradientTape() as tape:
+        tape.watch(image)
+        total = tf.reduce_sum(grid_sample(image, hostile_grid(), *mode))
+    gradient = tf.convert_to_tensor(tape.gradient(total, image)).numpy()
+    assert np.isfinite(gradient).all()
+    assert gradient.any()
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])
+def test_nan_reads_far_outside_top_left(interpolation, align_corners):
+    image = images(2, 5, 4)
+    nan = np.full((2, 2, 3, 2), np.nan, np.float32)
+    zeros = grid_sample(image, nan, interpolation, "zeros", align_corners).numpy()
+    assert not zeros.any()
+    border = grid_sample(image, nan, interpolation, "border", align_corners).numpy()
+    assert np.array_equal(border, np.broadcast_to(image[:, :1, :1], border.shape))
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])
+@pytest.mark.parametrize("value", [np.nan, -np.inf, -3e38, -1e6, 1e6, 3e38, np.inf])
+def test_one_hostile_coordinate_leaves_the_other_alone(value, interpolation, align_corners):
+    image = images(1, 4, 4)
+    # The centre of row 2, exact in float32 for four pixels without align_corners.
+    row = np.float32(2 * 2 / 3 - 1) if align_corners else np.float32(0.25)
+    grid = np.array([[[[value, row]]]], np.float32)
+    column = 3 if value > 0 else 0
+    border = grid_sample(image, grid, interpolation, "border", align_corners).numpy()
+    assert np.abs(border[0, 0, 0] - image[0, 2, column]).max() <= 1e-6
+    swapped = grid_sample(image, grid[..., ::-1], interpolation, "border", align_corners).numpy()
+    assert np.abs(swapped[0, 0, 0] - image[0, column, 2]).max() <= 1e-6
+    zeros = grid_sample(image, grid, interpolation, "zeros", align_corners).numpy()
+    assert not zeros.any()
+
+
+@every_mode
+def test_hostile_theta(mode):
+    """Every hostile value in every place of an identity theta, one batch item each."""
+    places = len(HOSTILE) * 6
+    theta = np.tile(identity.reshape(1, 6), (places, 1))
+    theta[np.arange(places), np.arange(places) % 6] = np.repeat(HOSTILE, 6)
+    image = np.repeat(images(1, 5, 4), places, axis=0)
+    grid = affine_grid(theta, (3, 6), mode[2])
+    received = grid_sample(image, grid, *mode).numpy()
+    assert received.shape == (places, 3, 6, 3)
+    assert np.isfinite(received).all()
+    assert received.min() >= (0 if mode[1] == "zeros" else image.min()) - 1e-6
+    assert received.max() <= image.max() + 1e-6
+
+
+def test_hostile_item_leaves_the_rest_of_the_batch_alone():
+    image = images(3, 5, 4)
+    theta = np.tile(identity, (3, 1, 1))
+    theta[1] = np.nan
+    received = grid_sample(image, affine_grid(theta, (5, 4)))
+    alone = grid_sample(image[[0, 2]], affine_grid(theta[[0, 2]], (5, 4)))
+    assert np.array_equal(received.numpy()[[0, 2]], alone.numpy())
+
+
+def raises_naming(*parts):
+    """Expect a ValueError of one line that has every part: what came and what was wanted."""
+    lookaheads = "".join(f"(?=.*{re.escape(part)})" for part in parts)
+    return pytest.raises(ValueError, match=f"^{lookaheads}[^\\n]*$")
+
+
+@pytest.mark.parametrize("name", ["cubic", "linear", "BILINEAR", "", "bilinear "])
+def test_unknown_interpolation(name):
+    with raises_naming(repr(name), "bilinear", "nearest", "interpolation"):
+        grid_sample(images(1, 4, 4), np.zeros((1, 2, 2, 2), np.float32), name)
+
+
+@pytest.mark.parametrize("name", ["wrap", "reflect", "Zeros", "", "constant"])
+def test_unknown_padding(name):
+    with raises_naming(repr(name), "zeros", "border", "reflection", "padding_mode"):
+        grid_sample(images(1, 4, 4), np.zeros((1, 2, 2, 2), np.float32), padding_mode=name)
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 4), (4, 4, 3), (1, 4, 4, 3, 1)], ids=str)
+def test_image_of_wrong_rank(shape):
+    with raises_naming("image", str(shape), "[batch, height, width, channels]"):
+        grid_sample(np.zeros(shape, np.float32), np.zeros((1, 2, 2, 2), np.float32))
+
+
+@pytest.mark.parametrize("shape", [(1, 0, 4, 3), (1, 4, 0, 3), (1, 4, 4, 0)], ids=str)
+def test_image_without_pixels(shape):
+    with raises_naming("image", str(shape), "expected"):
+        grid_sample(np.zeros(shape, np.float32), np.zeros((1, 2, 2, 2), np.float32))
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 2), (2, 2, 2), (1, 1, 2, 2, 2)], ids=str)
+def test_grid_of_wrong_rank(shape):
+    with raises_naming("grid", str(shape), "[batch, h, w, 2]"):
+        grid_sample(images(1, 4, 4), np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize("last", [0, 1, 3, 6])
+def test_grid_whose_last_axis_is_not_2(last):
+    with raises_naming("grid", str((1, 2, 2, last)), "[batch, h, w, 2]"):
+        grid_sample(images(1, 4, 4), np.zeros((1, 2, 2, last), np.float32))
+
+
+@pytest.mark.parametrize("batches", [(2, 3), (3, 2), (1, 2), (2, 1)], ids=str)
+def test_batch_mismatch(batches):
+    image, grid = images(batches[0], 4, 4), np.zeros((batches[1], 2, 2, 2), np.float32)
+    with raises_naming(str(image.shape), str(grid.shape), "batch"):
+        grid_sample(image, grid)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "int64", "bool", "complex64"])
+def test_image_that_is_not_of_a_float_type(dtype):
+    with raises_naming("image", dtype, "float"):
+        grid_sample(np.ones((1, 4, 4, 3), dtype), np.zeros((1, 2, 2, 2), np.float32))
+
+
+def test_grid_that_is_not_of_a_float_type():
+    with raises_naming("grid", "int32", "float"):
+        grid_sample(images(1, 4, 4), np.zeros((1, 2, 2, 2), np.int32))
+
+
+@pytest.mark.parametrize(
+    "shape", [(6,), (2, 3), (2, 5), (2, 7), (2, 2, 2), (2, 3, 3), (2, 6, 1), (1, 2, 3, 1)], ids=str
+)
+def test_theta_of_wrong_shape(shape):
+    with raises_naming("theta", str(shape), "[batch, 2, 3]", "[batch, 6]"):
+        affine_grid(np.zeros(shape, np.float32), (4, 4))
+
+
+def test_theta_that_is_not_of_a_float_type():
+    with raises_naming("theta", "int64", "float"):
+        affine_grid(np.zeros((1, 6), np.int64), (4, 4))
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        *[(0, 4), (4, 0), (-1, 4), (4, -3), (4,), (4, 4, 4), (), 4, None, "44"],
+        *[(2.5, 4), (np.nan, 4), (np.inf, 4), (None, 4), ("4", 4), (True, 4)],
+    ],
+    ids=str,
+)
+def test_output_size_that_is_not_two_positive_integers(size):
+    with raises_naming("output_size", str(size), "(height, width)"):
+        affine_grid(identity, size)
+
+
+@every_mode
+def test_unknown_shapes_equal_known_ones(mode, assert_close, tolerances):
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, None, None, None], tf.float32),
+            tf.TensorSpec([None, None, None, 2], tf.float32),
+        ]
+    )
+    def dynamic(image, grid):
+        return grid_sample(image, grid, *mode)
+
+    for batch, (height, width) in enumerate(SIDES, start=1):
+        rng = np.random.default_rng([batch, height, width])
+        image = images(batch, height, width, channels=1 + batch % 3)
+        grid = rng.uniform(-2, 2, (batch, 3, 5, 2)).astype(np.float32)
+        received = dynamic(image, grid).numpy()
+        assert_close(received, grid_sample(image, grid, *mode).numpy(), tolerances.exact)
+    assert dynamic.experimental_get_tracing_count() == 1
+
+
+@every_mode
+def test_unknown_shapes_bear_hostile_coordinates(mode):
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, None, None, 3], tf.float32),
+            tf.TensorSpec([None, None, None, 2], tf.float32),
+        ]
+    )
+    def dynamic(image, grid):
+        return grid_sample(image, grid, *mode)
+
+    for sides in SIDES:
+        image = images(1, *sides)
+        received = dynamic(image, hostile_grid()).numpy()
+        assert np.isfinite(received).all()
+        assert np.array_equal(received, grid_sample(image, hostile_grid(), *mode).numpy())
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("shape", [(None, 2, 3), (None, 6)], ids=str)
+def test_unknown_batch_of_theta_equals_known_one(shape, align_corners):
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32)])
+    def dynamic(theta):
+        return affine_grid(theta, (4, 5), align_corners)
+
+    for batch in (1, 3):
+        theta = np.random.default_rng(batch).normal(size=(batch, *shape[1:])).astype(np.float32)
+        expected = affine_grid(theta, (4, 5), align_corners).numpy()
+        assert expected.shape == (batch, 4, 5, 2)
+        assert np.abs(dynamic(theta).numpy() - expected).max() <= 1e-6
+    assert dynamic.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("size", [(4, 5), (1, 3), (1, 1)], ids=str)
+def test_output_size_known_only_while_the_graph_runs(size, align_corners, assert_close, tolerances):
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, 2, 3], tf.float32),
+            tf.TensorSpec([None, None, None, None], tf.float32),
+        ]
+    )
+    def like(theta, image):
+        shape = tf.shape(image)
+        return affine_grid(theta, (shape[1], shape[2]), align_corners)
+
+    expected = affine_grid(identity, size, align_corners).numpy()
+    assert_close(like(identity, images(1, *size)).numpy(), expected, tolerances.grid)
