@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -28,6 +28,18 @@ class _StnkitGroup(click.Group):
         command: click.Command = import_module(f"stnkit.cli.commands.{cmd_name}").command
         return command
 
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except click.UsageError as exc:
+            _end_wrong_use(exc)
+
     def invoke(self, ctx: click.Context) -> Any:
         from stnkit.runtime.errors import StnkitError
 
@@ -36,8 +48,20 @@ class _StnkitGroup(click.Group):
         except StnkitError as exc:
             click.echo(f"error: {exc}", err=True)
             ctx.exit(exc.exit_code)
+        except click.UsageError as exc:
+            _end_wrong_use(exc)
         except (click.exceptions.Exit, click.Abort, click.ClickException, BrokenPipeError):
             raise
+        except OSError as exc:
+            if ctx.params.get("traceback"):
+                raise
+            where = f"{exc.filename}: " if exc.filename else ""
+            click.echo(
+                f"error: {where}the system refused ({exc.strerror or exc}): is there room on the "
+                "disk, and the right to read and write there?",
+                err=True,
+            )
+            ctx.exit(2)
         except Exception as exc:
             if ctx.params.get("traceback"):
                 raise
@@ -48,6 +72,17 @@ class _StnkitGroup(click.Group):
                 err=True,
             )
             ctx.exit(3)
+
+
+def _end_wrong_use(error: click.UsageError) -> NoReturn:
+    """Say what is wrong with an option or an argument in one line, where click takes four."""
+    # No arguments at all show the help; click 8.1 has no such error, it does so by itself.
+    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+        raise error
+    text = " ".join(error.format_message().split()).rstrip(".")
+    path = error.ctx.command_path if error.ctx else "stnkit"
+    click.echo(f"error: {text} (`{path} --help` shows how it is used)", err=True)
+    raise click.exceptions.Exit(2)
 
 
 @click.group(

@@ -65,8 +65,10 @@ def publish(target: Path, files: Mapping[str, bytes], force: bool) -> None:
     _remove_abandoned(target)
     draft = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
     try:
-        with (draft / _LOCK).open("wb") as lock:
+        with (draft / f"{_LOCK}.new").open("wb") as lock:
+            # Under its name the lock is always held, else another writer could take it first.
             fcntl.flock(lock, fcntl.LOCK_EX)
+            (draft / f"{_LOCK}.new").rename(draft / _LOCK)
             content = draft / "bundle"
             content.mkdir()
             for name, data in files.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,23 +62,25 @@ def _transformer_names(
 ) -> dict[tuple[tuple[str, ...], str], str]:
     """Return a unique, short name for each (scopes, number) of a mark.
 
-    The layer's own name where that is enough, else with the layers around it in front; the number
-    tells apart calls of one layer.
+    1. The layer's own name, where that is enough, else with the layers around it in front.
+    2. A layer that is called more than once has `@2` behind its second call, and so on.
     """
-    unique = list(dict.fromkeys(keys))
-    clean = {
-        key: [known_name(scope, layers) or scope for scope in key[0]] or ["transformer"]
-        for key in unique
+    paths = {
+        key: tuple(known_name(scope, layers) or scope for scope in key[0]) or ("transformer",)
+        for key in keys
     }
+    distinct = set(paths.values())
+    short: dict[tuple[str, ...], str] = {}
+    for path in distinct:
+        depth = 1
+        while depth < len(path) and any(
+            other != path and other[-depth:] == path[-depth:] for other in distinct
+        ):
+            depth += 1
+        short[path] = "/".join(path[-depth:])
+    calls: Counter[tuple[str, ...]] = Counter()
     names: dict[tuple[tuple[str, ...], str], str] = {}
-    for key in unique:
-        parts = clean[key]
-        for depth in range(1, len(parts) + 1):
-            name = "/".join(parts[-depth:]) + key[1]
-            others = ["/".join(clean[o][-depth:]) + o[1] for o in unique if o != key]
-            if name not in others:
-                break
-        else:
-            name = "/".join(key[0]) + key[1]
-        names[key] = name
+    for key, path in paths.items():
+        calls[path] += 1
+        names[key] = short[path] if calls[path] == 1 else f"{short[path]}@{calls[path]}"
     return names

@@ -69,7 +69,8 @@ def affine_coordinates(theta: Any, output_size: Any, align_corners: bool) -> tup
     for axis in range(2):
         along_x = theta[:, axis, 0:1] * columns  # [batch, width]
         along_y = theta[:, axis, 1:2] * rows + theta[:, axis, 2:3]  # [batch, height]
-        planes.append(along_x[:, tf.newaxis, :] + along_y[:, :, tf.newaxis])
+        # Not x[:, tf.newaxis, :]: TFLite has no strided slice that adds an axis to open sizes.
+        planes.append(tf.expand_dims(along_x, 1) + tf.expand_dims(along_y, 2))
     return planes[0], planes[1]
 
 
@@ -116,6 +117,8 @@ class AffineGridGenerator(keras.layers.Layer):
     """
 
     def __init__(self, output_size: Any, align_corners: bool = False, **kwargs: Any) -> None:
+        # Under a mixed policy Keras would hand theta over in half precision.
+        kwargs["autocast"] = False
         super().__init__(**kwargs)
         self.output_size = check_output_size(output_size)
         self.align_corners = bool(align_corners)

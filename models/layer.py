@@ -53,6 +53,8 @@ class SpatialTransformer(keras.layers.Layer):
         theta_head: bool = True,
         **kwargs: Any,
     ) -> None:
+        # Keras would cast theta to half precision along with the image: `call` casts the image.
+        kwargs["autocast"] = False
         super().__init__(**kwargs)
         check_modes(interpolation, padding_mode)
         if localization_net is not None and not isinstance(localization_net, keras.layers.Layer):
@@ -76,22 +78,29 @@ class SpatialTransformer(keras.layers.Layer):
         Raises:
             ValueError: If the inputs do not fit the way the layer was made.
         """
-        pair = bool(input_shape) and isinstance(input_shape[0], (list, tuple))
+        named = isinstance(input_shape, dict)
+        several = named or isinstance(input_shape[0], (list, tuple))
         if self.localization_net is None:
-            if not pair or len(input_shape) != 2:
+            if named or not several or len(input_shape) != 2:
                 raise ValueError(
                     f"{self.name} was called on shape {input_shape}: without a localization_net it "
                     "takes [image, theta]. Pass both, or give the layer a localization_net"
                 )
             return
-        if pair:
+        if several:
             raise ValueError(
                 f"{self.name} was called on shapes {input_shape}: with a localization_net it takes "
                 "the image alone"
             )
-        if not self.localization_net.built:
-            self.localization_net.build(input_shape)
-        features = self.localization_net.compute_output_shape(input_shape)
+        if len(input_shape) != 4:
+            raise ValueError(
+                f"{self.name} was called on shape {input_shape}: expected an image, "
+                "[batch, height, width, channels]"
+            )
+        # A symbolic call builds nets of every kind: a subclassed one seldom has a `build` or a
+        # `compute_output_shape` of its own. The first batch must not become the only size it takes.
+        image = keras.KerasTensor((None, *input_shape[1:]), dtype=self.compute_dtype)
+        features = self.localization_net(image).shape
         if self.theta_head is not None:
             self.theta_head.build(features)
         elif tuple(features)[1:] not in ((6,), (2, 3)):
@@ -104,13 +113,18 @@ class SpatialTransformer(keras.layers.Layer):
         """Return the warped image `[batch, height, width, channels]`."""
         if self.localization_net is None:
             image, theta = inputs
+            image = self._cast(image)
         else:
-            image = inputs
+            image = self._cast(inputs)
             theta = self.localization_net(image, training=training)
             if self.theta_head is not None:
                 theta = self.theta_head(theta)
-        image = check_image(image)
         theta = mark_theta(as_affine(theta))
+        if not image.shape[:1].is_compatible_with(theta.shape[:1]):
+            raise ValueError(
+                f"image has shape {image.shape} and theta {theta.shape}: expected the same batch "
+                "size"
+            )
         _, height, width, _ = sizes(image)
         x, y = affine_coordinates(theta, self.output_size or (height, width), self.align_corners)
         warped = sample_planes(
@@ -119,6 +133,10 @@ class SpatialTransformer(keras.layers.Layer):
         # Reshaping to a size read from the graph loses what is known of the shape.
         known = [image.shape[0], *(self.output_size or image.shape[1:3]), image.shape[3]]
         return mark_warped(tf.ensure_shape(warped, known))
+
+    def _cast(self, image: Any) -> Any:
+        """Return the image, checked, in the dtype that this layer computes in."""
+        return tf.cast(check_image(image), self.compute_dtype)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
         """Return the shape of the warped image."""

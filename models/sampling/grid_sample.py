@@ -20,7 +20,7 @@ def check_modes(interpolation: str, padding_mode: str) -> None:
     Raises:
         ValueError: If one is unknown; the message lists those that exist.
     """
-    if interpolation not in _INTERPOLATIONS:
+    if interpolation not in tuple(_INTERPOLATIONS):
         known = ", ".join(repr(name) for name in _INTERPOLATIONS)
         raise ValueError(f"interpolation is {interpolation!r}: expected one of {known}")
     if padding_mode not in _PADDING_MODES:
@@ -133,6 +133,8 @@ class GridSampler(keras.layers.Layer):
         align_corners: bool = False,
         **kwargs: Any,
     ) -> None:
+        # Keras would cast the grid to half precision along with the image: `call` casts the image.
+        kwargs["autocast"] = False
         super().__init__(**kwargs)
         check_modes(interpolation, padding_mode)
         self.interpolation = interpolation
@@ -142,6 +144,7 @@ class GridSampler(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         """Return the image sampled at the grid, for `inputs = [image, grid]`."""
         image, grid = inputs
+        image = tf.cast(check_image(image), self.compute_dtype)
         return grid_sample(image, grid, self.interpolation, self.padding_mode, self.align_corners)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:

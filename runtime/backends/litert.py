@@ -61,8 +61,11 @@ class LiteRTRunner:
         self._lock = threading.Lock()
         try:
             interpreter = Interpreter(model_content=model, num_threads=threads)
-            interpreter.allocate_tensors()
             inputs_there = interpreter.get_input_details()
+            if all(size >= 0 for item in inputs_there for size in item["shape_signature"]):
+                interpreter.allocate_tensors()
+            # Otherwise the first run allocates: the placeholder size of an open dimension is 1,
+            # where a 3x3 convolution of an image of open size already fails.
             outputs_there = interpreter.get_output_details()
         except Exception as exc:  # the boundary: LiteRT raises ValueError and RuntimeError at least
             raise BackendError(f"LiteRT refused the model: {one_line(exc)}") from exc
@@ -70,7 +73,12 @@ class LiteRTRunner:
         self._inputs = _bind(inputs, inputs_there, "input")
         self._outputs = _bind(outputs, outputs_there, "output")
         self._shapes = {
-            int(item["index"]): tuple(int(size) for size in item["shape"]) for item in inputs_there
+            int(item["index"]): (
+                tuple(int(size) for size in item["shape"])
+                if min(item["shape_signature"], default=0) >= 0
+                else (-1,)
+            )
+            for item in inputs_there
         }
 
     @property

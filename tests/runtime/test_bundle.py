@@ -233,7 +233,7 @@ def test_golden_that_lacks_a_tensor(maker, bundle_path):
         document["artifacts"][0]["taps"]["st2/theta"] = "x"
 
     maker.edit(bundle_path, change)
-    with pytest.raises(BundleError, match='golden.npz: case "noise_b1" lacks taps "st2/theta"'):
+    with pytest.raises(BundleError, match=r'golden\.npz: case "noise_b1" lacks taps "st2/theta"'):
         open_bundle(bundle_path).golden()
 
 

@@ -121,7 +121,7 @@ def test_scalars():
 
 @pytest.mark.parametrize("bad", [-1.0, math.nan, math.inf])
 def test_tolerance_is_finite_and_not_negative(bad):
-    with pytest.raises(ValueError, match="atol is .*expected a finite number"):
+    with pytest.raises(ValueError, match=r"atol is .*expected a finite number"):
         Tolerance(bad)
     with pytest.raises(ValueError, match="rtol is"):
         Tolerance(0.0, bad)

@@ -134,7 +134,7 @@ def test_every_tensor_must_be_there(missing):
         (MEMBERS[0], npy(np.zeros((1, 2), "f4,f4")), "not a plain array"),
         (MEMBERS[0], npy(np.zeros((3, 2), "f4", order="F")), "not a plain array in C order"),
         (MEMBERS[0], npy(np.zeros((1, 2), ">f4")), "not a plain array"),
-        (MEMBERS[0], npy(np.zeros((1, 2), "c8")), "holds complex64"),
+        (MEMBERS[0], npy(np.zeros((1, 2), "c8")), "not a plain array"),
         (MEMBERS[0], npy(np.zeros((1, 2), "f4"))[:-1], "declares 8 bytes of data but holds 7"),
         (MEMBERS[0], npy(np.zeros((1, 2), "f4")) + b"x", "declares 8 bytes of data but holds 9"),
         (MEMBERS[0], b"", "is not an .npy file"),
@@ -148,7 +148,7 @@ def test_every_tensor_must_be_there(missing):
         (
             MEMBERS[0],
             with_header("{'descr': '<f9', 'fortran_order': False, 'shape': (1, 2), }"),
-            "not a readable golden file",
+            "not a plain array",
         ),
         (
             MEMBERS[0],
@@ -236,7 +236,7 @@ def test_booleans_other_than_0_and_1():
 
 @pytest.mark.parametrize("data", [b"", b"not a zip", b"PK\x05\x06" + bytes(18)])
 def test_no_zip_or_no_case(data):
-    with pytest.raises(BundleError, match="not a readable golden file|holds no case"):
+    with pytest.raises(BundleError, match=r"not a readable golden file|holds no case"):
         read_golden(data, CONTRACT)
 
 

@@ -290,7 +290,7 @@ class TestWarp:
                 np.testing.assert_allclose(found, toy.run(images)["st/warped"], atol=2e-6)
 
     def test_unknown_transformer(self, bundle_path, toy):
-        with load(bundle_path) as session, pytest.raises(InputError, match='"stn".*there is "st"'):
+        with load(bundle_path) as session, pytest.raises(InputError, match=r'"stn".*there is "st"'):
             session.warp([toy.images(1)[0]], transformer="stn")
 
 
