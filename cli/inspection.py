@@ -11,6 +11,8 @@ from stnkit.runtime.errors import InputError
 if TYPE_CHECKING:
     from stnkit.runtime.model_file import FileSummary
 
+_MODEL_SUFFIXES = (".keras", ".h5", ".hdf5")
+
 
 def inspect_file(path: Path) -> dict[str, Any]:
     """Return what is inside a `.tflite` or `.onnx` file.
@@ -77,6 +79,11 @@ def inspect_model(what: str, custom_objects: Iterable[str], trusted: bool) -> di
             f"{what}: has neither a manifest.json nor a saved_model.pb: expected a bundle or a "
             "SavedModel folder"
         )
+    if path.is_file() and path.suffix not in _MODEL_SUFFIXES:
+        raise InputError(
+            f"{what}: is nothing to inspect by its name: expected .keras, .h5, .tflite, .onnx, a "
+            "bundle or a SavedModel folder"
+        )
     require_convert()
     from stnkit.convert.frozen import freeze
     from stnkit.convert.source import load_source
@@ -108,42 +115,14 @@ def _transformers(taps: Iterable[tuple[str, str, list[Any]]]) -> list[dict[str, 
 
 
 def _file(name: str, summary: FileSummary, precision: str | None) -> dict[str, Any]:
-    constant = summary.largest_constant
     # Tensors of spatial transformers are named <layer>/theta and <layer>/warped in every artifact.
-    layers = sorted(
-        {
-            tensor.removesuffix(f"/{kind}")
-            for kind in ("theta", "warped")
-            for tensor in summary.tensor_names
-            if tensor.endswith(f"/{kind}")
-            and {f"{tensor.rsplit('/', 1)[0]}/{k}" for k in ("theta", "warped")}
-            <= set(summary.tensor_names)
-        }
-    )
+    layers = sorted({tap.rsplit("/", 1)[0] for tap in summary.tap_names})
     return {
         "file": name,
-        "format": summary.format,
         "precision": precision or _precision(summary),
-        "bytes": summary.bytes,
-        "weights_bytes": summary.weights_bytes,
-        "weight_dtypes": dict(summary.weight_dtypes),
-        "largest_constant": (
-            {"name": constant.name, "shape": list(constant.shape), "bytes": constant.bytes}
-            if constant
-            else None
-        ),
-        "opset": summary.opset,
-        "producer": summary.producer,
-        "inputs": [_tensor(t) for t in summary.inputs],
-        "outputs": [_tensor(t) for t in summary.outputs],
         "transformers": [{"name": layer} for layer in layers],
-        "ops": dict(summary.ops),
-        "foreign_ops": list(summary.foreign_ops),
+        **summary.to_json(),
     }
-
-
-def _tensor(tensor: Any) -> dict[str, Any]:
-    return {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape)}
 
 
 def _precision(summary: FileSummary) -> str:

@@ -12,16 +12,17 @@ import tensorflow as tf
 from stnkit.convert.layer_names import layer_of
 from stnkit.convert.source.model import SourceModel
 from stnkit.convert.tap_search import Tap, find_taps
-from stnkit.runtime.errors import ExportError
+from stnkit.runtime.errors import ExportError, one_line
 from stnkit.runtime.signature import BATCH, TensorSpec
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+# What no target can do, whatever freezing makes of the rest.
+_STATE_OR_CODE = re.compile(r"Assign\w*|ResourceScatter\w*|PyFunc(Stateless)?|EagerPyFunc")
 # What must not be left after freezing: the value of each lives outside of the graph.
 _UNFROZEN = re.compile(
     r"VarHandleOp|ReadVariableOp|Variable(V2)?|ResourceGather(Nd)?|(Mutable)?HashTable(V2)?|"
-    r"Lookup\w+|Assign\w*"
+    r"Lookup\w+"
 )
-_PYTHON_CODE = ("PyFunc", "PyFuncStateless", "EagerPyFunc")
 
 
 @dataclass(frozen=True)
@@ -96,11 +97,15 @@ def freeze(source: SourceModel, batch: int | None) -> FrozenGraph:
         return [tf.identity(results[spec.name]) for spec in source.outputs]
 
     concrete = tf.function(traced).get_concrete_function(*specs)
-    frozen = convert_variables_to_constants_v2(
-        concrete, lower_control_flow=False, aggressive_inlining=True
-    )
+    _check(concrete.graph.as_graph_def(), source.layers, _STATE_OR_CODE)
+    try:
+        frozen = convert_variables_to_constants_v2(
+            concrete, lower_control_flow=False, aggressive_inlining=True
+        )
+    except Exception as exc:  # TensorFlow raises errors of every family here
+        raise ExportError(f"the model cannot be frozen ({one_line(exc)})") from exc
     graph_def = frozen.graph.as_graph_def()
-    _check(graph_def, source.layers)
+    _check(graph_def, source.layers, _UNFROZEN)
     return FrozenGraph(
         graph_def=graph_def,
         inputs={s.name: t.name for s, t in zip(source.inputs, frozen.inputs, strict=True)},
@@ -119,21 +124,19 @@ def _tensor_spec(spec: TensorSpec, index: int, batch: int | None) -> Any:
     return tf.TensorSpec(shape, spec.dtype, name=f"in_{index}")
 
 
-def _check(graph_def: Any, layers: frozenset[str]) -> None:
+def _check(graph_def: Any, layers: frozenset[str], refused: re.Pattern[str]) -> None:
     nodes = [*graph_def.node, *(n for f in graph_def.library.function for n in f.node_def)]
     for node in nodes:
-        if node.op in _PYTHON_CODE:
-            raise ExportError(
-                f"the layer {layer_of(node.name, layers)!r} calls Python code ({node.op}) while it "
-                "runs: no device can do that. Write it with TensorFlow ops",
-                op=node.op,
-                layer=layer_of(node.name, layers),
+        if not refused.fullmatch(node.op):
+            continue
+        layer = layer_of(node.name, layers)
+        if "PyFunc" in node.op:
+            problem = f"calls Python code ({node.op}) while it runs: write it with TensorFlow ops"
+        elif node.op.startswith(("Assign", "ResourceScatter")):
+            problem = f"changes a variable while it infers ({node.op}): no artifact keeps state"
+        else:
+            problem = (
+                f"has a weight that is missing from the graph: {node.name} ({node.op}) could not "
+                "be made a constant"
             )
-        if _UNFROZEN.fullmatch(node.op):
-            raise ExportError(
-                f"a weight of the layer {layer_of(node.name, layers)!r} is missing from the graph: "
-                f"{node.name} ({node.op}) could not be made a constant. A layer that changes its "
-                "variables in inference cannot be exported",
-                op=node.op,
-                layer=layer_of(node.name, layers),
-            )
+        raise ExportError(f"the layer {layer!r} {problem}", op=node.op, layer=layer)

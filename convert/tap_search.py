@@ -9,7 +9,7 @@ from typing import Any
 
 from stnkit.convert.layer_names import known_name, scopes_of
 from stnkit.models.taps import THETA_MARK, WARPED_MARK
-from stnkit.runtime.signature import BATCH, TapSpec
+from stnkit.runtime.signature import BATCH, TapKind, TapSpec
 
 _MARK = re.compile(rf"({THETA_MARK}|{WARPED_MARK})(_\d+)?")
 
@@ -46,7 +46,7 @@ def find_taps(graph: Any, layers: frozenset[str]) -> tuple[Tap, ...]:
     taps = []
     for operation, mark, number in marked:
         transformer = names[(tuple(scopes_of(operation.name)), number)]
-        kind = "theta" if mark == THETA_MARK else "warped"
+        kind: TapKind = "theta" if mark == THETA_MARK else "warped"
         tensor = operation.outputs[0]
         shape = tuple(
             (BATCH if axis == 0 else f"dim_{axis}") if size is None else size

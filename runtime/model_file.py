@@ -103,6 +103,7 @@ class FileSummary:
             "opset": self.opset,
             "producer": self.producer,
             "taps": list(self.tap_names),
+            "foreign_ops": list(self.foreign_ops),
             "largest_constant": None
             if largest is None
             else {"name": largest.name, "shape": list(largest.shape), "bytes": largest.bytes},

@@ -105,13 +105,14 @@ def command(
     names = lines_of(labels, "--labels") if labels else None
     means, deviations = numbers(mean, "--mean"), numbers(std, "--std")
     require_convert()
+    from stnkit.convert.publish import check_target
+
+    check_target(output, force)  # before TensorFlow, which takes seconds to start
     with native_stderr_hidden(), StageProgress() as progress:
         progress.stage("starting TensorFlow")
         from stnkit.convert.pipeline import FORMATS, ConversionOptions, convert
-        from stnkit.convert.publish import check_target
         from stnkit.convert.source import load_source
 
-        check_target(output, force)
         progress.stage(f"loading {model}")
         source = load_source(model, custom_objects=custom_objects, trusted=trusted)
         options = ConversionOptions(

@@ -22,8 +22,16 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     console = Console()
     if console.is_terminal:
         table = Table()
-        for heading, to_right in zip(headings, right, strict=True):
-            table.add_column(heading, justify="right" if to_right else "left", overflow="fold")
+        for index, (heading, to_right) in enumerate(zip(headings, right, strict=True)):
+            cells = [row[index] for row in rows]
+            # A narrow terminal may break "2e-07 / 1e-05" at a blank, not the name of a file.
+            whole = all(" " not in cell and len(cell) <= console.width // 3 for cell in cells)
+            table.add_column(
+                heading,
+                justify="right" if to_right else "left",
+                overflow="fold",
+                no_wrap=whole and " " not in heading,
+            )
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         console.print(table)

@@ -70,9 +70,8 @@ def _load_file(path: Path, objects: dict[str, Any], trusted: bool) -> SourceMode
         if unknown:
             raise InputError(f"{path}: {unknown}") from exc
         raise InputError(f"{path}: Keras cannot load it ({one_line(exc)})") from exc
-    kind = "keras" if path.suffix == ".keras" else "h5"
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    origin = Source(file=path.name, kind=kind, sha256=digest)
+    origin = Source(path.name, "keras" if path.suffix == ".keras" else "h5", digest)
     return source_from_keras(model, name=path.stem, origin=origin)
 
 

@@ -41,10 +41,10 @@ from importlib.machinery import PathFinder
 
 missing = set(sys.argv.pop(1).split(",")) - {""}
 
-class Without:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        return None if name.split(".")[0] in missing else PathFinder.find_spec(name, path, target)
+class Without(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.split(".")[0] in missing else super().find_spec(name, path, target)
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = Without
 from stnkit.cli.main import main
@@ -126,9 +126,12 @@ def refused(stnkit: Command, scratch: Path) -> Callable[..., str]:
 @pytest.fixture(scope="session")
 def process() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Return `process(*arguments, missing="package,package")`: run a command as a process."""
+    script = Path(sys.executable).with_name("stnkit")
 
     def run(*arguments: Any, missing: str = "", **options: Any) -> Any:
-        command = [sys.executable, "-c", LAUNCHER, missing, *(str(it) for it in arguments)]
+        # A script does not have the working directory on its path: -P keeps it from here too.
+        start = [sys.executable, "-P", "-c", LAUNCHER, missing] if missing else [script]
+        command = [*start, *(str(it) for it in arguments)]
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("TF_", "COV_"))}
         return subprocess.run(
             command, capture_output=True, text=True, check=False, env=environment, **options

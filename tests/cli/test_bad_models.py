@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -117,9 +118,10 @@ def test_a_folder_that_may_not_be_written(scratch, refused, monkeypatch):
 
 def test_a_folder_that_only_the_system_refuses(refused):
     # Even root cannot make files here, and no look at the folder's mode tells.
-    if not os.path.isdir("/proc/self/fd"):
+    if not Path("/proc/self/fd").is_dir():
         pytest.skip("there is no /proc here")
-    refused(*["convert", "digits", "--to", "tflite", "-o", "/proc/self/fd/x.bundle"])
+    arguments = ["convert", "digits", "--to", "tflite", "-o", "/proc/self/fd/x.bundle"]
+    refused(*arguments, says=["/proc/self/fd", "the system refused"])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from stnkit.models import SpatialTransformer, localization_cnn
 from stnkit.runtime import open_bundle
 
-LAYERS = '''
+LAYERS = """
 import keras
 import tensorflow as tf
 
@@ -37,7 +37,7 @@ class Shear(keras.layers.Layer):
 class Inverse(keras.layers.Layer):
     def call(self, images):
         return tf.linalg.inv(images[..., 0] + tf.eye(8) * 9)[..., tf.newaxis]
-'''
+"""
 
 
 def a_model(*layers):

@@ -27,7 +27,7 @@ def small_net(units=5):
 
 
 def pooling_net():
-    """Return a net that takes images of any size."""
+    """Return a localisation network for images of any size."""
     return keras.Sequential(
         [keras.layers.Conv2D(3, 3, padding="same"), keras.layers.GlobalAveragePooling2D()]
     )
@@ -196,7 +196,7 @@ def test_nets_of_every_kind_are_built_and_found(image, net, assert_close, tolera
     assert_close(layer(image).numpy(), by_parts(layer, image).numpy(), tolerances.exact)
 
 
-def test_training_reaches_the_net_and_nothing_else_needs_it(image):
+def test_training_argument_reaches_the_net(image):
     net = keras.Sequential([keras.layers.Flatten(), keras.layers.Dropout(0.9)])
     layer = SpatialTransformer(net)
     layer(image)
@@ -220,7 +220,7 @@ def test_without_theta_head_the_net_gives_theta(image, shape, assert_close, tole
 @pytest.mark.parametrize("compiled", ["graph", "xla"])
 def test_compiled_equals_eager(image, compiled, assert_close, tolerances):
     layer = SpatialTransformer(small_net(), padding_mode="reflection")
-    eager = layer(image)
+    layer(image)
     disturb(layer)
     eager = layer(image).numpy()
     function = tf.function(layer, jit_compile=compiled == "xla")
