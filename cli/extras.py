@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.util import find_spec
 
 
@@ -9,10 +10,25 @@ def require_convert() -> None:
     """Check that what the `[convert]` extra brings is installed.
 
     Raises:
-        BackendMissingError: If TensorFlow, tf2onnx or onnx is not there.
+        BackendMissingError: If TensorFlow, Keras, tf2onnx or onnx is not there.
     """
     from stnkit.runtime.errors import BackendMissingError
 
-    for package in ("tensorflow", "tf2onnx", "onnx"):
+    for package in ("tensorflow", "keras", "tf2onnx", "onnx"):
         if find_spec(package) is None:
             raise BackendMissingError(backend="convert", package=package, extra="convert")
+
+
+def require_backends(formats: Iterable[str]) -> None:
+    """Check that what runs each format is installed: without it nothing can be proven.
+
+    Raises:
+        BackendMissingError: If one is not there.
+    """
+    from stnkit.runtime.backends import available, backend_for
+    from stnkit.runtime.errors import BackendMissingError
+
+    for format in formats:
+        info = backend_for(format)
+        if not available(info.name):
+            raise BackendMissingError(info.name, info.package, info.extra)

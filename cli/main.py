@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from importlib.metadata import version
 from typing import Any, NoReturn
 
 import click
@@ -16,7 +15,8 @@ _COMMANDS = ("convert", "verify", "run", "inspect", "samples", "train")
 class _StnkitGroup(click.Group):
     """Imports a command when it is asked for, and ends every known error in one line.
 
-    Exit codes: 0 well, 1 the check failed, 2 wrong use or bad input, 3 a bug in stnkit.
+    Exit codes: 0 well, 1 the check failed, 2 wrong use or bad input, 3 a bug in stnkit, 130
+    interrupted.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -52,6 +52,9 @@ class _StnkitGroup(click.Group):
             _end_wrong_use(exc)
         except (click.exceptions.Exit, click.Abort, click.ClickException, BrokenPipeError):
             raise
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(130)  # as a shell reports it; 1 would say that a check failed
         except OSError as exc:
             if ctx.params.get("traceback"):
                 raise
@@ -90,7 +93,7 @@ def _end_wrong_use(error: click.UsageError) -> NoReturn:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Example: stnkit convert digits -o digits.bundle",
 )
-@click.version_option(version("stnkit"), prog_name="stnkit")
+@click.version_option(package_name="stnkit", prog_name="stnkit")
 @click.option("--traceback", is_flag=True, help="Show the traceback of an unexpected error.")
 def group(traceback: bool) -> None:
     """Convert Keras models with spatial transformers to TFLite and ONNX, proven equal."""

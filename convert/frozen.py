@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
 from stnkit.convert.layer_names import layer_of
 from stnkit.convert.source.model import SourceModel
 from stnkit.convert.tap_search import Tap, find_taps
 from stnkit.runtime.errors import ExportError, one_line
 from stnkit.runtime.signature import BATCH, TensorSpec
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 # What no target can do, whatever freezing makes of the rest.
 _STATE_OR_CODE = re.compile(r"Assign\w*|ResourceScatter\w*|PyFunc(Stateless)?|EagerPyFunc")

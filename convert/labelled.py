@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from stnkit.runtime.errors import InputError
 from stnkit.runtime.manifest import Classes, Preprocessing
 from stnkit.runtime.preprocess import load_image

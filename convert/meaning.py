@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+
 from stnkit.runtime.errors import InputError
 from stnkit.runtime.manifest import Classes, Preprocessing, TensorSpec
 

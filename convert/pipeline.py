@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+
 from stnkit.convert.artifact import ExportedArtifact
 from stnkit.convert.frozen import FrozenGraph, freeze
 from stnkit.convert.labelled import Agreement, LabelledImages, predicted_classes, read_labelled

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from stnkit.runtime.signature import TensorSpec
 
 _SEED = 20150605  # any fixed number: the probes of every conversion are the same

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import tensorflow as tf
+
 from stnkit.convert.frozen import FrozenGraph
 
 _SILENT = ("Const", "Placeholder", "NoOp", "Identity")

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+
 from stnkit.models.shapes import Size, check_output_size
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+
 from stnkit.models.grids import affine_coordinates, as_affine
 from stnkit.models.sampling.grid_sample import check_image, check_modes, sample_planes
 from stnkit.models.shapes import check_output_size, sizes

@@ -57,7 +57,7 @@ def load_image(
             number of channels than the model takes.
     """
     import numpy as np
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     shown = one_line(os.fspath(path))
     try:
@@ -83,6 +83,10 @@ def load_image(
     except Image.DecompressionBombError as exc:
         raise InputError(
             f"{shown} declares too many pixels: expected at most {IMAGE_PIXELS_MAX:,}"
+        ) from exc
+    except UnidentifiedImageError as exc:  # its text names an object in memory
+        raise InputError(
+            f"{shown} is not an image: expected a whole file of {', '.join(IMAGE_FORMATS)}"
         ) from exc
     except Exception as exc:  # the boundary: Pillow's plugins raise nearly anything on bad files
         raise InputError(

@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 
 import click
+
 from stnkit.cli.native_output import native_stderr_hidden
 from stnkit.cli.options import json_option
+
+_FORMATS = ("tflite", "onnx")
 
 
 @click.command(
@@ -22,7 +25,7 @@ from stnkit.cli.options import json_option
 @click.option(
     "--to",
     "formats",
-    type=click.Choice(["tflite", "onnx"]),
+    type=click.Choice(_FORMATS),
     multiple=True,
     help="Format to write; give it once for each. Default: both.",
 )
@@ -95,7 +98,7 @@ def command(
     theta and the warped image of every spatial transformer. Only if all of them agree, the bundle
     appears at OUTPUT, in one step.
     """
-    from stnkit.cli.extras import require_convert
+    from stnkit.cli.extras import require_backends, require_convert
     from stnkit.cli.progress import StageProgress
     from stnkit.cli.values import batch_size, lines_of, numbers, value_range
     from stnkit.cli.views.conversion import conversion_json, print_conversion
@@ -105,9 +108,12 @@ def command(
     names = lines_of(labels, "--labels") if labels else None
     means, deviations = numbers(mean, "--mean"), numbers(std, "--std")
     require_convert()
+    require_backends(formats or _FORMATS)
+    from stnkit.convert.model_path import find_model
     from stnkit.convert.publish import check_target
 
-    check_target(output, force)  # before TensorFlow, which takes seconds to start
+    find_model(model)  # both before TensorFlow, which takes seconds to start
+    check_target(output, force)
     with native_stderr_hidden(), StageProgress() as progress:
         progress.stage("starting TensorFlow")
         from stnkit.convert.pipeline import FORMATS, ConversionOptions, convert

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import click
+
 from stnkit.cli.options import json_option
 
 
@@ -14,7 +15,7 @@ from stnkit.cli.options import json_option
     short_help="Write the sample images of a shipped model as PNG files.",
     epilog="Example: stnkit samples digits --output samples",
 )
-@click.argument("model", type=click.Choice(["digits"]))
+@click.argument("model", metavar="MODEL", type=click.Choice(["digits"]))
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path), required=True, help="Folder to write to."
 )

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+
 from stnkit.cli.native_output import native_stderr_hidden
 from stnkit.cli.options import json_option
-from stnkit.cli.progress import EpochProgress
 
 
 @click.group(
@@ -102,6 +102,7 @@ def _train(
     command_line: str,
 ) -> Any:
     from stnkit.cli.extras import require_convert
+    from stnkit.cli.progress import EpochProgress
     from stnkit.runtime.errors import InputError
 
     require_convert()

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import click
+
 from stnkit.cli.native_output import native_stderr_hidden
 from stnkit.cli.options import artifact_option, json_option, threads_option
 

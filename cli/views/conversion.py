@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import click
+
 from stnkit.cli.views.table import error_text, print_table, size_text
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import click
+
 from stnkit.cli.views.table import print_table, size_text
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
 from stnkit.cli.views.table import print_table
 
 if TYPE_CHECKING:

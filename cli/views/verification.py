@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
+
 from stnkit.cli.views.table import error_text, print_table
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import onnx
+
 from stnkit.convert.frozen import FrozenGraph
 from stnkit.runtime.errors import ExportError
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import tensorflow as tf
+
 from stnkit.convert.artifact import ExportedArtifact
 from stnkit.convert.frozen import FrozenGraph
 from stnkit.convert.onnx.checks import check_graph

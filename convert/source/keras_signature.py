@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+
 from stnkit.runtime.errors import InputError, one_line
 
 Inputs = list[tuple[str, tuple[int | None, ...], str]]

@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import keras
+
 import stnkit.models.layer  # noqa: F401  registers the layer under its name
+from stnkit.convert.model_path import find_model
 from stnkit.convert.source.archive import classes, layers_with_code, read_config
 from stnkit.convert.source.custom_objects import resolve_custom_objects
 from stnkit.convert.source.model import SourceModel, source_from_keras
 from stnkit.convert.source.saved_model import load_saved_model
-from stnkit.models.pretrained import NAMES, model_file
 from stnkit.runtime.errors import InputError, one_line
 from stnkit.runtime.manifest import Source
-
-_H5_SUFFIXES = (".h5", ".hdf5")
 
 
 def load_source(
@@ -35,21 +34,10 @@ def load_source(
         InputError: If the file is missing, damaged or of another kind, carries code and is not
             trusted, or names a layer that is not known.
     """
-    if str(path) in NAMES and not Path(path).exists():
-        path = model_file(str(path))
-    path = Path(path)
-    if not path.exists():
-        shipped = ", ".join(NAMES)
-        raise InputError(f"{path}: no such file or folder (shipped models: {shipped})")
+    path = find_model(path)
     objects = resolve_custom_objects(custom_objects)
     if path.is_dir():
         return load_saved_model(path)
-    if path.suffix not in (".keras", *_H5_SUFFIXES):
-        raise InputError(
-            f"{path}: is not a Keras model by its name: expected .keras, .h5 or a SavedModel folder"
-        )
-    if not path.stat().st_size:
-        raise InputError(f"{path}: is empty: save the model again")
     return _load_file(path, objects, trusted)
 
 

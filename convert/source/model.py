@@ -9,6 +9,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 import tensorflow as tf
+
 from stnkit.convert.source.keras_signature import keras_callable
 from stnkit.runtime.errors import InputError
 from stnkit.runtime.manifest import Source, TensorSpec

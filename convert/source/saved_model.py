@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+
 from stnkit.convert.source.model import SourceModel, describe
 from stnkit.runtime.errors import InputError, one_line
 from stnkit.runtime.manifest import Source
@@ -21,13 +22,8 @@ def load_saved_model(path: Path) -> SourceModel:
         path: The folder that holds `saved_model.pb`.
 
     Raises:
-        InputError: If the folder is not a SavedModel, is damaged, has no usable signature, or an
-            input without a fixed rank.
+        InputError: If it is damaged, has no usable signature, or an input without a fixed rank.
     """
-    if not (path / "saved_model.pb").is_file():
-        raise InputError(
-            f"{path}: has no saved_model.pb: expected a SavedModel folder, as model.export() writes"
-        )
     try:
         loaded = tf.saved_model.load(str(path))
     except Exception as exc:  # TensorFlow raises errors of every family on damaged files

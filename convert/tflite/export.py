@@ -7,6 +7,7 @@ import warnings
 from typing import Any
 
 import tensorflow as tf
+
 from stnkit.convert.artifact import ExportedArtifact
 from stnkit.convert.frozen import FrozenGraph
 from stnkit.convert.quiet import quiet

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
 from stnkit.models.grids import affine_grid
 from stnkit.models.sampling import grid_sample
 

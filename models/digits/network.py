@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+
 from stnkit.models.layer import SpatialTransformer
 from stnkit.models.localization import localization_cnn
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import keras
 import numpy as np
+
 from stnkit.models.digits.distortion import Distortion, warp
 from stnkit.models.digits.mnist import Mnist
 from stnkit.models.digits.network import CLASS_NAMES, digits_network
@@ -71,16 +72,18 @@ class _DistortedDigits(keras.utils.PyDataset):
     A resumed run therefore sees exactly what an uninterrupted one would have seen.
     """
 
-    def __init__(self, images: Any, labels: Any, recipe: Recipe, first_epoch: int) -> None:
+    def __init__(self, images: Any, labels: Any, recipe: Recipe) -> None:
         super().__init__()
         self._images, self._labels, self._recipe = images, labels, recipe
-        self._epoch = first_epoch
-        self._order = self._shuffled()
+        self.begin(0)
 
-    def _shuffled(self) -> Any:
-        return np.random.default_rng([self._recipe.seed, self._epoch]).permutation(
-            len(self._images)
-        )
+    def begin(self, epoch: int) -> None:
+        """Shuffle for an epoch, the first being 0.
+
+        Not `on_epoch_end`: Keras calls that once more at the start, unless the model is built.
+        """
+        self._key = [self._recipe.seed, epoch + 1]
+        self._order = np.random.default_rng(self._key).permutation(len(self._images))
 
     def __len__(self) -> int:
         return -(-len(self._images) // self._recipe.batch_size)
@@ -88,14 +91,15 @@ class _DistortedDigits(keras.utils.PyDataset):
     def __getitem__(self, step: int) -> tuple[Any, Any]:
         size = self._recipe.batch_size
         chosen = self._order[step * size : (step + 1) * size]
-        rng = np.random.default_rng([self._recipe.seed, self._epoch, step])
+        rng = np.random.default_rng([*self._key, step])
         images = self._images[chosen]
         theta = Distortion().draw(rng, len(chosen), images.shape[1])
         return warp(images, theta), self._labels[chosen]
 
-    def on_epoch_end(self) -> None:
-        self._epoch += 1
-        self._order = self._shuffled()
+
+def _random_states(model: Any) -> list[Any]:
+    """Return the variables that decide what dropout drops next; a `.keras` file omits them."""
+    return [variable for variable in model.variables if variable.name == "seed_generator_state"]
 
 
 class _Checkpoint:
@@ -109,18 +113,22 @@ class _Checkpoint:
         """Return the model and its finished epochs, or None where there is no matching state."""
         try:
             state = json.loads((self.folder / "state.json").read_text("utf-8"))
-        except (OSError, ValueError):
+            if {key: state[key] for key in self._expected} != self._expected:
+                return None
+            model = keras.saving.load_model(self.folder / state["model"])
+            for variable, value in zip(_random_states(model), state["random"], strict=True):
+                variable.assign(value)
+            return model, int(state["epochs_done"])
+        except Exception:  # a damaged file: zip, HDF5, JSON and Keras each raise their own kinds
             return None
-        if {key: state.get(key) for key in self._expected} != self._expected:
-            return None
-        return keras.saving.load_model(self.folder / state["model"]), int(state["epochs_done"])
 
     def save(self, model: Any, epochs_done: int) -> None:
         """Store the state after an epoch; being killed in here keeps the one before."""
         self.folder.mkdir(exist_ok=True)
         name = f"epoch-{epochs_done}.keras"
         model.save(self.folder / name)
-        state = {**self._expected, "epochs_done": epochs_done, "model": name}
+        random = [variable.numpy().tolist() for variable in _random_states(model)]
+        state = {**self._expected, "epochs_done": epochs_done, "model": name, "random": random}
         draft = self.folder / "state.json.new"
         draft.write_text(json.dumps(state), "utf-8")
         draft.replace(self.folder / "state.json")
@@ -133,13 +141,16 @@ class _Checkpoint:
 
 
 class _Report(keras.callbacks.Callback):
-    def __init__(self, progress: Progress, checkpoint: _Checkpoint) -> None:
+    def __init__(
+        self, digits: _DistortedDigits, progress: Progress, checkpoint: _Checkpoint
+    ) -> None:
         super().__init__()
-        self._progress, self._checkpoint = progress, checkpoint
+        self._digits, self._progress, self._checkpoint = digits, progress, checkpoint
         self._epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch
+        self._digits.begin(epoch)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._progress(self._epoch, batch + 1, dict(logs or {}))
@@ -204,13 +215,14 @@ def train_digits(
         )
     else:
         model, done = found
+    digits = _DistortedDigits(data.train_images, data.train_labels, recipe)
     model.fit(
-        _DistortedDigits(data.train_images, data.train_labels, recipe, done),
+        digits,
         initial_epoch=done,
         epochs=recipe.epochs,
         shuffle=False,
         verbose=0,
-        callbacks=[_Report(progress, checkpoint)],
+        callbacks=[_Report(digits, progress, checkpoint)],
     )
     images, labels = distorted_test_digits(data)
     predicted = model.predict(images, batch_size=500, verbose=0).argmax(axis=1)

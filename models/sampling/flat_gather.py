@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import tensorflow as tf
+
 from stnkit.models.shapes import sizes
 
 _INT32_MAX = 2**31 - 1

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+
 from stnkit.models.sampling.coordinates import to_pixels
 from stnkit.models.sampling.interpolation import bilinear, nearest
 from stnkit.models.shapes import sizes

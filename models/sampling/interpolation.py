@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import tensorflow as tf
+
 from stnkit.models.sampling.coordinates import clip, reflect
 from stnkit.models.sampling.flat_gather import FlatImage
 from stnkit.models.shapes import Size, as_float, sizes

@@ -10,6 +10,7 @@ import ai_edge_litert
 import numpy as np
 import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter
+
 from stnkit.runtime.backends.registry import TensorNames
 from stnkit.runtime.errors import BackendError, one_line
 from stnkit.runtime.json_reader import join_names

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
+
 from stnkit.runtime.backends.registry import TensorNames
 from stnkit.runtime.errors import BackendError, one_line
 from stnkit.runtime.json_reader import join_names

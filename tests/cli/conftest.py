@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+
 from stnkit.models import pretrained
 
 STAGES = (

@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+
 from stnkit.runtime.manifest import canonical_sha256
 
 FILES = ["manifest.json", "model.fp32.tflite", "model.fp32.onnx", "golden.npz", "equivalence.json"]

@@ -133,7 +133,7 @@ def test_a_folder_that_only_the_system_refuses(refused):
         ("file,label\nnone.png,3\n", ["none.png"]),
         ("file,label\n../x.png,3\n", ["labels.csv", "line 2", "../x.png"]),
         ("file,label\nx.png,eleven\n", ["labels.csv", "line 2", "eleven"]),
-        ("file,label\nx.png,3\n", ["x.png", "not a readable image"]),
+        ("file,label\nx.png,3\n", ["x.png", "is not an image"]),
     ],
 )
 def test_bad_samples(table, says, scratch, refused):

@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+
 from stnkit.runtime import open_bundle
 
 FILES = {"manifest.json", "model.fp32.tflite", "model.fp32.onnx", "golden.npz", "equivalence.json"}

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from stnkit.runtime import open_bundle
 
 ROOT = Path(__file__).parents[2]
@@ -25,12 +26,12 @@ def demo(tmp_path_factory):
     make = shutil.which("make")
     if make is None or Path(sys.prefix).resolve() != VENV.resolve():
         pytest.skip("the demonstration installs into .venv, which is not what runs this test")
-    if subprocess.run([make, "-q", "-C", ROOT, ".venv/.installed"], check=False).returncode:
-        pytest.skip(".venv is older than pyproject.toml: `make setup` brings it up to date")
     folder = tmp_path_factory.mktemp("demo") / "here"
+    # The installation counts as done, whatever was edited since: tests run in it meanwhile.
+    unchanged = ["-o", ".venv/.installed"]
     start = time.monotonic()
     result = subprocess.run(
-        [make, "--no-print-directory", "-C", ROOT, "demo", f"DEMO={folder}"],
+        [make, "-C", ROOT, *unchanged, "demo", f"DEMO={folder}"],
         capture_output=True,
         text=True,
         check=False,

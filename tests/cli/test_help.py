@@ -7,6 +7,7 @@ import shlex
 
 import click
 import pytest
+
 from stnkit.cli.main import group
 
 COMMANDS = ["convert", "verify", "run", "inspect", "samples", "train", "train digits"]
@@ -76,7 +77,7 @@ def test_version(stnkit):
         ("convert digits -o x --labels none.txt", ["--labels none.txt", "No such file"]),
         ("verify nowhere --threads 0", ["--threads", "0"]),
         ("run nowhere", ["IMAGES", "stnkit run --help"]),
-        ("samples letters -o x", ["letters", "digits"]),
+        ("samples letters -o x", ["MODEL", "letters", "digits"]),
         ("train letters -o x.keras", ["letters", "stnkit train --help"]),
         ("train digits -o x.keras --epochs 0", ["--epochs", "0"]),
         ("train digits -o x.h5", ["x.h5", ".keras"]),

@@ -11,7 +11,7 @@ CPU = ["onnxruntime is not installed", 'pip install "stnkit[cpu]"', '"stnkit[gpu
 LITERT = ["ai-edge-litert is not installed", "pip install ai-edge-litert"]
 
 
-@pytest.mark.parametrize("missing", ["tensorflow", "tf2onnx", "onnx", CONVERTERS])
+@pytest.mark.parametrize("missing", ["tensorflow", "keras", "tf2onnx", "onnx", CONVERTERS])
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -24,6 +24,19 @@ LITERT = ["ai-edge-litert is not installed", "pip install ai-edge-litert"]
 def test_convert(arguments, missing, refused_process):
     says = [missing.split(",")[0], "is not installed", 'pip install "stnkit[convert]"']
     refused_process(*arguments, missing=missing, says=says)
+
+
+@pytest.mark.parametrize(
+    ("missing", "format", "says"),
+    [("onnxruntime", "onnx", CPU), ("ai_edge_litert", "tflite", LITERT)],
+)
+def test_a_proof_needs_the_backend_and_says_so_before_long_work(
+    missing, format, says, refused_process
+):
+    for options in ([], ["--to", format]):
+        arguments = ["convert", "digits", "-o", "x.bundle", *options]
+        line = refused_process(*arguments, missing=missing, says=says)
+        assert "starting" not in line
 
 
 def test_both_backends_run_without_converters(bundle, digit, process):

@@ -9,6 +9,7 @@ import sys
 
 import keras
 import pytest
+
 from stnkit.models import SpatialTransformer, localization_cnn
 from stnkit.runtime import open_bundle
 

@@ -9,6 +9,7 @@ import struct
 import keras
 import numpy as np
 import pytest
+
 from stnkit.models import pretrained
 
 STEMS = ["train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"]

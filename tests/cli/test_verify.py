@@ -10,6 +10,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+
 from stnkit.convert.frozen import freeze
 from stnkit.convert.source.model import source_from_keras
 from stnkit.convert.tflite import export_tflite

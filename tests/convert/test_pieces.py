@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+
 from stnkit.convert.labelled import predicted_classes, read_labelled
 from stnkit.convert.layer_names import layer_of, scopes_of
 from stnkit.convert.meaning import class_labels, image_preprocessing, model_range

@@ -7,6 +7,7 @@ import json
 import keras
 import numpy as np
 import pytest
+
 import stnkit.runtime as runtime
 from stnkit.convert import ConversionOptions, convert, load_source, source_from_keras
 from stnkit.runtime.errors import InputError

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from stnkit.convert.publish import check_target, publish
 from stnkit.runtime import open_bundle, verify
 from stnkit.runtime.errors import InputError

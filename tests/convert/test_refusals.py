@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import tensorflow as tf
+
 from stnkit.convert import ConversionOptions, convert, pipeline, source_from_keras
 from stnkit.convert.artifact import ExportedArtifact
 from stnkit.convert.frozen import freeze

@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import tensorflow as tf
+
 from stnkit.models import affine_grid
 
 VECTORS = np.load(Path(__file__).parents[1] / "oracles" / "grid_sample_vectors.npz")

@@ -7,6 +7,7 @@ import re
 import keras
 import numpy as np
 import pytest
+
 from stnkit.models import SpatialTransformer
 
 IMAGE = np.zeros((2, 6, 7, 1), np.float32)

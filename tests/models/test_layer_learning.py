@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from stnkit.models import SpatialTransformer, affine_grid, grid_sample, localization_cnn
 
 STEP = 1e-5

@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+
 from stnkit.models import affine_grid, grid_sample
 
 INTERPOLATIONS = ("bilinear", "nearest")

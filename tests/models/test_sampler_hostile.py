@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from stnkit.models import affine_grid, grid_sample
 
 HOSTILE = [np.nan, np.inf, -np.inf, 1e6, -1e6, 3e38, -3e38, 2.0**31, -(2.0**31), 1e-45, 0.0]

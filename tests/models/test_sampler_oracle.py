@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 import tensorflow as tf
+
 from stnkit.models import grid_sample
 
 VECTORS = np.load(Path(__file__).parents[1] / "oracles" / "grid_sample_vectors.npz")

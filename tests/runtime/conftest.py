@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from stnkit.runtime.compare import Tolerance
 from stnkit.runtime.golden import GoldenCase, write_golden
 from stnkit.runtime.manifest import (

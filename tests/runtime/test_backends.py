@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+
 from stnkit.runtime.backends import BACKENDS, available, backend_for, open_runner
 from stnkit.runtime.errors import BackendError, BackendMissingError, BundleError, InputError
 

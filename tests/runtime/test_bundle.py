@@ -9,6 +9,7 @@ import shutil
 
 import numpy as np
 import pytest
+
 from stnkit.runtime.bundle import open_bundle
 from stnkit.runtime.errors import BundleError, InputError
 

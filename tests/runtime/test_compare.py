@@ -8,6 +8,7 @@ import pickle
 
 import numpy as np
 import pytest
+
 from stnkit.runtime.compare import Comparison, Tolerance, all_passed, compare, worst_of
 from stnkit.runtime.errors import BackendMissingError, MismatchError, one_line
 

@@ -9,6 +9,7 @@ import zipfile
 
 import numpy as np
 import pytest
+
 from stnkit.runtime.compare import Tolerance
 from stnkit.runtime.errors import BundleError
 from stnkit.runtime.golden import GOLDEN_EXPANDED_BYTES_MAX, GoldenCase, read_golden, write_golden

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 import stnkit.runtime
 
 ROOT = Path(stnkit.runtime.__file__).parent

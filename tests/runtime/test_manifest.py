@@ -9,6 +9,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+
 from stnkit.runtime.errors import BundleError
 from stnkit.runtime.manifest import MANIFEST_BYTES_MAX, Manifest, read_manifest, write_manifest
 from stnkit.runtime.manifest_records import FileRecord, MeasuredErrors, Preprocessing, Source

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
 from stnkit.runtime import onnx_file, tflite_file
 from stnkit.runtime.backends import open_runner
 from stnkit.runtime.errors import BackendError, InputError

@@ -9,6 +9,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+
 from stnkit.runtime.errors import InputError
 from stnkit.runtime.manifest_records import Preprocessing
 from stnkit.runtime.preprocess import IMAGE_PIXELS_MAX, load_image, prepare_array, save_warp

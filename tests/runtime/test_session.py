@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 from PIL import Image
+
 from stnkit.runtime import BackendError, BackendMissingError, InputError, StnkitError, load
 from stnkit.runtime.manifest import Classes, Signature, TensorSpec
 

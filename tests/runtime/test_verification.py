@@ -8,6 +8,7 @@ import json
 
 import numpy as np
 import pytest
+
 from stnkit.runtime import raise_on_mismatch, verify
 from stnkit.runtime.compare import Tolerance, compare
 from stnkit.runtime.errors import BackendMissingError, InputError, MismatchError
