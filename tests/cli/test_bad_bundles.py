@@ -127,8 +127,8 @@ def pixels(shape):
 @pytest.mark.parametrize(
     ("write", "says"),
     [
-        (text_file, ["not a readable image"]),
-        (empty_file, ["not a readable image"]),
+        (text_file, ["is not an image"]),
+        (empty_file, ["is not an image"]),
         (truncated, ["not a readable image"]),
         (flipped, ["not a readable image"]),
         (pixels((28, 28, 3)), ["3 channels", "RGB", "1 (grayscale)"]),

@@ -123,10 +123,10 @@ def test_fit_learns_to_centre_a_blob(jit_compile):
     model = keras.Sequential(
         [keras.Input((12, 12, 1)), SpatialTransformer(localization_cnn((4,), 16, 3))]
     )
-    model.compile(keras.optimizers.Adam(3e-3), "mse", jit_compile=jit_compile)
-    losses = model.fit(image, target, batch_size=32, epochs=40, verbose=0).history["loss"]
+    model.compile(keras.optimizers.Adam(1e-2), "mse", jit_compile=jit_compile)
+    losses = model.fit(image, target, batch_size=32, epochs=12, verbose=0).history["loss"]
     assert losses[1] < losses[0]
-    assert losses[-1] < 0.35 * losses[0]
+    assert losses[-1] < 0.5 * losses[0]
 
 
 def test_mixed_precision_trains_and_keeps_coordinates_in_float32(mixed_precision):

@@ -199,7 +199,7 @@ def test_grid_sampler_refuses_unknown_modes(modes):
 
 def test_mixed_precision_keeps_grids_in_float32(assert_close, tolerances):
     # One pixel in 4096 is 1/2048 of the frame: half precision rounds such a grid to whole pixels.
-    theta = np.array([[[1, 0, 0.1 / 4096], [0, 1, 0]]], np.float32)
+    theta = np.array([[[1, 0, 0.3 + 0.1 / 4096], [0, 1, 0]]], np.float32)
     expected = affine_grid(theta, (1, 4096))
     grid = AffineGridGenerator((1, 4096), dtype="mixed_float16")(theta)
     assert grid.dtype == tf.float32

@@ -166,7 +166,9 @@ def test_files_that_are_no_images(tmp_path):
         eps,
     ):
         (tmp_path / "a.png").write_bytes(data)
-        with pytest.raises(InputError, match=r"a\.png is not a readable image") as caught:
+        with pytest.raises(
+            InputError, match=r"a\.png is not (an image|a readable image)"
+        ) as caught:
             load_image(tmp_path / "a.png", GRAY)
         assert "\n" not in str(caught.value)
 
