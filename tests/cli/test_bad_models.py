@@ -175,7 +175,7 @@ def test_bad_custom_objects(reference, says, scratch, refused):
 
 
 def test_a_model_that_is_neither_by_its_content(scratch, keras_file, refused):
-    """A `.keras` file under the other suffix is loaded as what it is; a damaged one names itself."""
+    """Half a `.keras` file under the other suffix: what it is, and that it is damaged."""
     whole = keras_file.read_bytes()
     (scratch / "x.h5").write_bytes(whole[: len(whole) // 2])
     refused(*convert("x.h5"), says=["x.h5", "truncated"])
