@@ -79,7 +79,7 @@ def inspect_model(what: str, custom_objects: Iterable[str], trusted: bool) -> di
             f"{what}: has neither a manifest.json nor a saved_model.pb: expected a bundle or a "
             "SavedModel folder"
         )
-    if path.is_file() and path.suffix not in _MODEL_SUFFIXES:
+    if path.is_file() and path.suffix.lower() not in _MODEL_SUFFIXES:
         raise InputError(
             f"{what}: is nothing to inspect by its name: expected .keras, .h5, .tflite, .onnx, a "
             "bundle or a SavedModel folder"
@@ -102,8 +102,9 @@ def inspect_model(what: str, custom_objects: Iterable[str], trusted: bool) -> di
             (tap.spec.transformer, tap.spec.kind, list(tap.spec.shape)) for tap in graph.taps
         ),
         "ops": summary.ops,
-        "weights_bytes": summary.bytes,
-        "weight_dtypes": summary.dtypes,
+        "weights_bytes": summary.weights_bytes,
+        "weight_dtypes": summary.weight_dtypes,
+        "constants_bytes": summary.constants_bytes,
     }
 
 

@@ -50,6 +50,28 @@ def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
     return values
 
 
+def absolute_tolerances(pairs: tuple[str, ...]) -> dict[str, float]:
+    """Return the tolerances that `--atol KIND=VALUE` names, by kind.
+
+    Raises:
+        InputError: If one has another form or another kind.
+    """
+    found: dict[str, float] = {}
+    for pair in pairs:
+        kind, _, text = pair.partition("=")
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if kind not in ("outputs", "theta", "warped") or not (math.isfinite(value) and value >= 0):
+            raise InputError(
+                f"--atol {pair}: expected outputs=VALUE, theta=VALUE or warped=VALUE with a number "
+                ">= 0, e.g. outputs=1e-4"
+            )
+        found[kind] = value
+    return found
+
+
 def lines_of(path: Path, option: str) -> tuple[str, ...]:
     """Return the lines of a text file, without blank ones at its end.
 
@@ -57,7 +79,7 @@ def lines_of(path: Path, option: str) -> tuple[str, ...]:
         InputError: If it cannot be read, or is empty.
     """
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")  # editors on Windows put a mark first
     except (OSError, UnicodeDecodeError) as exc:
         raise InputError(f"{option} {path}: cannot be read ({exc}): expected a text file") from exc
     lines = tuple(line.strip() for line in text.rstrip().splitlines())

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,19 +10,13 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from stnkit.convert.dimensions import named_shape
 from stnkit.convert.layer_names import layer_of
+from stnkit.convert.refused_ops import check_frozen, check_trace
 from stnkit.convert.source.model import SourceModel
 from stnkit.convert.tap_search import Tap, find_taps
 from stnkit.runtime.errors import ExportError, one_line
-from stnkit.runtime.signature import BATCH, TensorSpec
-
-# What no target can do, whatever freezing makes of the rest.
-_STATE_OR_CODE = re.compile(r"Assign\w*|ResourceScatter\w*|PyFunc(Stateless)?|EagerPyFunc")
-# What must not be left after freezing: the value of each lives outside of the graph.
-_UNFROZEN = re.compile(
-    r"VarHandleOp|ReadVariableOp|Variable(V2)?|ResourceGather(Nd)?|(Mutable)?HashTable(V2)?|"
-    r"Lookup\w+"
-)
+from stnkit.runtime.signature import BATCH, Shape, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -34,7 +27,9 @@ class FrozenGraph:
         graph_def: TensorFlow's GraphDef, without functions of the model left to call.
         inputs: Tensor in the graph of every input, by its name in the signature.
         outputs: The same for outputs.
-        taps: Theta and warped image of every spatial transformer.
+        shapes: Shape of every tensor of `inputs` and `outputs`, by its name in the graph.
+        taps: Theta and warped image of every spatial transformer; no tap has the name of an input
+            or an output.
         batch: Fixed batch size, or None.
         layers: Names of the Keras layers, where known.
     """
@@ -42,6 +37,7 @@ class FrozenGraph:
     graph_def: Any = field(repr=False)
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
+    shapes: Mapping[str, Shape]
     taps: tuple[Tap, ...]
     batch: int | None
     layers: frozenset[str]
@@ -85,10 +81,12 @@ def freeze(source: SourceModel, batch: int | None) -> FrozenGraph:
 
     Args:
         source: The model.
-        batch: Batch size to fix, or None to leave it open.
+        batch: Batch size to fix, or None to leave it open; an input whose batch the model itself
+            fixes keeps its own.
 
     Raises:
-        ExportError: If a weight cannot be turned into a constant, or the graph calls Python code.
+        ExportError: If a weight cannot be turned into a constant, or the graph calls Python code,
+            keeps state, draws random numbers, or computes in 16 bits.
     """
     specs = [_tensor_spec(spec, index, batch) for index, spec in enumerate(source.inputs)]
 
@@ -98,21 +96,30 @@ def freeze(source: SourceModel, batch: int | None) -> FrozenGraph:
         return [tf.identity(results[spec.name]) for spec in source.outputs]
 
     concrete = tf.function(traced).get_concrete_function(*specs)
-    _check(concrete.graph.as_graph_def(), source.layers, _STATE_OR_CODE)
+    check_trace(concrete.graph.as_graph_def(), source.layers)
     try:
         frozen = convert_variables_to_constants_v2(
             concrete, lower_control_flow=False, aggressive_inlining=True
         )
     except Exception as exc:  # TensorFlow raises errors of every family here
         raise ExportError(f"the model cannot be frozen ({one_line(exc)})") from exc
+    inputs = dict(zip((spec.name for spec in source.inputs), frozen.inputs, strict=True))
+    outputs = dict(zip((spec.name for spec in source.outputs), frozen.outputs, strict=True))
+    taps = find_taps(frozen.graph, source.layers, {*inputs, *outputs})
     graph_def = frozen.graph.as_graph_def()
-    _check(graph_def, source.layers, _UNFROZEN)
+    fetched = [*(tensor.name for tensor in outputs.values()), *(tap.tensor for tap in taps)]
+    check_frozen(graph_def, fetched, source.layers)
     return FrozenGraph(
         graph_def=graph_def,
-        inputs={s.name: t.name for s, t in zip(source.inputs, frozen.inputs, strict=True)},
-        outputs={s.name: t.name for s, t in zip(source.outputs, frozen.outputs, strict=True)},
-        taps=find_taps(frozen.graph, source.layers),
-        batch=batch,
+        inputs={name: tensor.name for name, tensor in inputs.items()},
+        outputs={name: tensor.name for name, tensor in outputs.items()},
+        shapes={
+            tensor.name: named_shape(name, tensor.shape.as_list())
+            for role in (inputs, outputs)
+            for name, tensor in role.items()
+        },
+        taps=taps,
+        batch=_fixed_batch(specs),
         layers=source.layers,
     )
 
@@ -125,19 +132,6 @@ def _tensor_spec(spec: TensorSpec, index: int, batch: int | None) -> Any:
     return tf.TensorSpec(shape, spec.dtype, name=f"in_{index}")
 
 
-def _check(graph_def: Any, layers: frozenset[str], refused: re.Pattern[str]) -> None:
-    nodes = [*graph_def.node, *(n for f in graph_def.library.function for n in f.node_def)]
-    for node in nodes:
-        if not refused.fullmatch(node.op):
-            continue
-        layer = layer_of(node.name, layers)
-        if "PyFunc" in node.op:
-            problem = f"calls Python code ({node.op}) while it runs: write it with TensorFlow ops"
-        elif node.op.startswith(("Assign", "ResourceScatter")):
-            problem = f"changes a variable while it infers ({node.op}): no artifact keeps state"
-        else:
-            problem = (
-                f"has a weight that is missing from the graph: {node.name} ({node.op}) could not "
-                "be made a constant"
-            )
-        raise ExportError(f"the layer {layer!r} {problem}", op=node.op, layer=layer)
+def _fixed_batch(specs: Sequence[Any]) -> int | None:
+    sizes: set[int | None] = {spec.shape[0] for spec in specs}
+    return sizes.pop() if len(sizes) == 1 else None

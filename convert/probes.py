@@ -11,8 +11,12 @@ import numpy as np
 from stnkit.runtime.signature import TensorSpec
 
 _SEED = 20150605  # any fixed number: the probes of every conversion are the same
-_OPEN_SIDE_PX = 32  # side of probes where the model leaves height and width open
+# Height and width of probes where the model leaves them open: once even and square, then odd and
+# not square, because wrong padding and a mix-up of the two show only there.
+_OPEN_SIZES_PX = ((32, 32), (33, 24))
+_OPEN_LENGTH = 8
 _REAL_IMAGES_MAX = 8
+_WIDE_INTEGER = 12  # largest number of a probe with signed integers
 
 Array = np.ndarray[Any, Any]
 
@@ -24,44 +28,72 @@ class Probe:
     Attributes:
         name: Short name, with the batch size at its end.
         inputs: Array for every input, by name.
+        optional: Whether the model may be unable to take it: it is then left out.
     """
 
     name: str
     inputs: dict[str, Array]
+    optional: bool = False
 
 
 def make_probes(
-    specs: tuple[TensorSpec, ...],
-    batch: int | None,
-    value_range: tuple[float, float],
-    real_images: Array | None = None,
+    specs: tuple[TensorSpec, ...], batch: int | None, value_range: tuple[float, float]
 ) -> tuple[Probe, ...]:
     """Return probes for a model's inputs.
 
     Images are noise, edges, a ramp, soft blobs and a constant. The items of a batch differ, so that
     a model that mixes them up is caught. With a dynamic batch there is one of 1 and one of 5 items.
+    Other floats lie in [-1, 1]. Other integers are 0 or 1, which any table of embeddings has; an
+    optional probe has signed ones, on which the division of integers differs between libraries.
 
     Args:
         specs: The inputs.
         batch: Fixed batch size, or None.
-        value_range: Smallest and largest value of an image.
-        real_images: `[count, height, width, channels]` in the same range, for a model with one
-            image input: some of them become a probe too.
+        value_range: Smallest and largest value of a float image.
     """
     plans = (
         [("noise_b1", 0, 1), ("patterns_b5", 0, 5)]
         if batch is None
         else [(f"patterns_{'abcde'[k]}_b{batch}", k * batch, batch) for k in range(_runs(batch))]
     )
-    probes = [
-        Probe(name, {spec.name: _items(spec, first, count, value_range) for spec in specs})
-        for name, first, count in plans
-    ]
-    if real_images is not None and len(specs) == 1 and len(real_images) >= (batch or 1):
-        count = batch or min(_REAL_IMAGES_MAX, len(real_images))
-        chosen = real_images[:count].astype(specs[0].dtype)
-        probes.append(Probe(f"real_b{count}", {specs[0].name: chosen}))
+    probes = []
+    for number, (name, first, count) in enumerate(plans):
+        size = _OPEN_SIZES_PX[number % len(_OPEN_SIZES_PX)]
+        inputs = {spec.name: _items(spec, first, count, value_range, size) for spec in specs}
+        probes.append(Probe(name, inputs))
+    if any(_is_number(spec) for spec in specs):
+        wide = dict(probes[-1].inputs)
+        for spec in specs:
+            if _is_number(spec):
+                shape = wide[spec.name].shape
+                rng = np.random.default_rng([_SEED, 1])
+                low = 0 if spec.dtype.startswith("u") else -_WIDE_INTEGER
+                wide[spec.name] = rng.integers(low, _WIDE_INTEGER + 1, shape).astype(spec.dtype)
+        probes.append(Probe(f"wide_integers_b{plans[-1][2]}", wide, optional=True))
     return tuple(probes)
+
+
+def real_probe(spec: TensorSpec, batch: int | None, images: Array) -> Probe | None:
+    """Return a probe of real images, or None where there are fewer than a batch takes.
+
+    Args:
+        spec: The model's only input.
+        batch: Fixed batch size, or None.
+        images: `[count, height, width, channels]` as the model takes them.
+    """
+    count = batch or min(_REAL_IMAGES_MAX, len(images))
+    if len(images) < count:
+        return None
+    return Probe(f"real_b{count}", {spec.name: images[:count].astype(spec.dtype)})
+
+
+def _is_number(spec: TensorSpec) -> bool:
+    """Return whether an input holds integers that are not pixels."""
+    return "int" in spec.dtype and not _is_image(spec)
+
+
+def _is_image(spec: TensorSpec) -> bool:
+    return len(spec.shape) == 4 and spec.dtype != "bool"
 
 
 def _runs(batch: int) -> int:
@@ -69,30 +101,40 @@ def _runs(batch: int) -> int:
     return max(1, -(-len(_PATTERNS) // batch))
 
 
-def _items(spec: TensorSpec, first: int, count: int, value_range: tuple[float, float]) -> Array:
-    items = [_item(spec, index, value_range) for index in range(first, first + count)]
+def _items(
+    spec: TensorSpec,
+    first: int,
+    count: int,
+    value_range: tuple[float, float],
+    open_size: tuple[int, int],
+) -> Array:
+    if spec.dtype == "uint8":
+        value_range = (0, 255)
+    elif spec.dtype == "int8":
+        value_range = (-128, 127)
+    items = [_item(spec, index, value_range, open_size) for index in range(first, first + count)]
     return np.stack(items).astype(spec.dtype)
 
 
-def _item(spec: TensorSpec, index: int, value_range: tuple[float, float]) -> Array:
+def _item(
+    spec: TensorSpec, index: int, value_range: tuple[float, float], open_size: tuple[int, int]
+) -> Array:
     """Return item `index` of an endless sequence: the same whatever the batch size."""
     rng = np.random.default_rng([_SEED, index])
-    image = len(spec.shape) == 4
+    image = _is_image(spec)
+    fallback = (*open_size, 3) if image else (_OPEN_LENGTH,) * len(spec.shape)
     shape = tuple(
-        size if isinstance(size, int) else (_OPEN_SIDE_PX if image else 8)
-        for size in spec.shape[1:]
+        size if isinstance(size, int) else fallback[axis]
+        for axis, size in enumerate(spec.shape[1:])
     )
-    if spec.dtype == "bool":
-        return rng.integers(0, 2, shape).astype(bool)
-    if not spec.dtype.startswith("float"):
-        # What the numbers mean is not known: 0 and 1 are valid for indices, flags and pixels.
+    if _is_number(spec) or spec.dtype == "bool":
         return rng.integers(0, 2, shape)
     if not image:
         return rng.uniform(-1, 1, shape)
     low, high = value_range
     unit = _PATTERNS[index % len(_PATTERNS)](rng, shape)
     # Multiples of 1/255, as real images are: the probes then take a quarter of the space.
-    return low + (high - low) * np.round(unit * 255) / 255
+    return np.asarray(low + (high - low) * np.round(unit * 255) / 255)
 
 
 def _noise(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:

@@ -16,7 +16,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from stnkit.runtime.errors import InputError
+from stnkit.runtime.errors import BundleError, InputError
+from stnkit.runtime.manifest import MANIFEST_BYTES_MAX, MANIFEST_FILE, read_manifest
 
 _AT_FDCWD = -100  # linux/fcntl.h: relative paths start at the working directory
 _RENAME_EXCHANGE = 2  # linux/fs.h
@@ -28,8 +29,8 @@ def check_target(target: Path, force: bool) -> None:
     """Check that a bundle may be published at `target`, before any long work.
 
     Raises:
-        InputError: If it exists and `force` is not given, if what exists is not a bundle, or its
-            parent is not a folder that can be written.
+        InputError: If it exists and `force` is not given, if what exists is not a bundle or holds
+            other files too, or its parent is not a folder that can be written.
     """
     parent = target.absolute().parent
     if not parent.is_dir():
@@ -40,12 +41,27 @@ def check_target(target: Path, force: bool) -> None:
         return
     if not force:
         raise InputError(f"{target} exists: choose another name, or pass --force to replace it")
-    if target.is_symlink() or not (target / "manifest.json").is_file():
-        # A slip of the keyboard must not cost somebody's folder.
+    # A slip of the keyboard must not cost somebody's folder, nor what they keep in a bundle's.
+    foreign = _not_ours(target)
+    if foreign:
         raise InputError(
-            f"{target} exists and is not a bundle: --force replaces bundles alone; remove it "
-            "yourself or choose another name"
+            f"{target} exists and {foreign}: --force replaces bundles alone; remove it yourself or "
+            "choose another name"
         )
+
+
+def _not_ours(target: Path) -> str | None:
+    """Return what tells that a folder is not a bundle and nothing else, or None."""
+    if target.is_symlink() or not target.is_dir():
+        return "is not a bundle"
+    try:
+        with (target / MANIFEST_FILE).open("rb") as stream:
+            manifest = read_manifest(stream.read(MANIFEST_BYTES_MAX + 1))
+    except (OSError, BundleError):
+        return "is not a bundle"
+    listed = {MANIFEST_FILE, *(record.file for record in manifest.files)}
+    more = sorted(path.name for path in target.iterdir() if path.name not in listed)
+    return f"holds {more[0]!r}, which is not the bundle's" if more else None
 
 
 def publish(target: Path, files: Mapping[str, bytes], force: bool) -> None:
@@ -87,7 +103,9 @@ def _prefix(target: Path) -> str:
 
 def _remove_abandoned(target: Path) -> None:
     """Remove drafts of the same bundle whose writer was killed; a living one holds its lock."""
-    for draft in target.parent.glob(f"{_prefix(target)}*"):
+    for draft in target.parent.iterdir():
+        if not draft.name.startswith(_prefix(target)):
+            continue
         try:
             with (draft / _LOCK).open("rb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -121,6 +139,7 @@ def _move(content: Path, target: Path, force: bool) -> None:
             raise
     if not force:
         raise InputError(f"{target} appeared while its bundle was being made: nothing was changed")
+    check_target(target, force)  # it may have changed since
     if not _exchange(content, target):
         # No atomic exchange on this system: for an instant there is no bundle at all.
         target.rename(content.with_name("old"))

@@ -72,6 +72,13 @@ _FORMATS = ("tflite", "onnx")
     type=click.Path(path_type=Path),
     help="Folder of labelled images (with labels.csv), to count classes that stay the same.",
 )
+@click.option(
+    "--atol",
+    "tolerances",
+    multiple=True,
+    metavar="KIND=VALUE",
+    help="Largest absolute difference allowed at outputs, theta or warped; give it for each.",
+)
 @click.option("--force", is_flag=True, help="Replace the bundle at OUTPUT.")
 @json_option
 def command(
@@ -88,6 +95,7 @@ def command(
     mean: str | None,
     std: str | None,
     samples: Path | None,
+    tolerances: tuple[str, ...],
     force: bool,
     as_json: bool,
 ) -> None:
@@ -100,12 +108,13 @@ def command(
     """
     from stnkit.cli.extras import require_backends, require_convert
     from stnkit.cli.progress import StageProgress
-    from stnkit.cli.values import batch_size, lines_of, numbers, value_range
+    from stnkit.cli.values import absolute_tolerances, batch_size, lines_of, numbers, value_range
     from stnkit.cli.views.conversion import conversion_json, print_conversion
 
     size = batch_size(batch)
     span = value_range(input_range)
     names = lines_of(labels, "--labels") if labels else None
+    atol = absolute_tolerances(tolerances)
     means, deviations = numbers(mean, "--mean"), numbers(std, "--std")
     require_convert()
     require_backends(formats or _FORMATS)
@@ -131,6 +140,7 @@ def command(
             mean=means,
             std=deviations,
             samples=samples,
+            atol=atol,
         )
         result = convert(source, output, options, force=force, on_stage=progress.stage)
     if as_json:

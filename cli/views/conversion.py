@@ -50,6 +50,8 @@ def print_conversion(result: ConversionResult) -> None:
             "A layer of your own shows its theta and image through stnkit.models.mark_theta and "
             "mark_warped."
         )
+    for note in result.notes:
+        click.echo(f"Note: {note}.")
     click.echo(f"Published: {result.bundle}")
 
 
@@ -61,5 +63,6 @@ def conversion_json(result: ConversionResult) -> dict[str, Any]:
         "artifacts": [artifact.to_json() for artifact in result.manifest.artifacts],
         "tolerances": result.manifest.tolerances.to_json(),
         "labelled_images": [row.to_json() for row in result.agreement],
+        "notes": list(result.notes),
         "transformers": list(dict.fromkeys(tap.transformer for tap in result.manifest.taps)),
     }

@@ -21,7 +21,10 @@ def print_inspection(found: dict[str, Any]) -> None:
         _print_signature(found["inputs"], found["outputs"])
         _print_transformers(found["transformers"])
     if "ops" in found:
-        click.echo(f"\nweights {size_text(found['weights_bytes'])} ({_dtypes(found)})")
+        click.echo(
+            f"\nweights {size_text(found['weights_bytes'])} ({_dtypes(found)}), all constants "
+            f"{size_text(found['constants_bytes'])}"
+        )
         _print_ops(found["ops"], [])
     for file in found.get("files", []):
         click.echo(

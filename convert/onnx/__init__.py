@@ -1,5 +1,5 @@
 """Keras to ONNX."""
 
-from stnkit.convert.onnx.export import OPSETS, export_onnx
+from stnkit.convert.onnx.export import export_onnx
 
-__all__ = ["OPSETS", "export_onnx"]
+__all__ = ["export_onnx"]

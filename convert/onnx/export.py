@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -11,11 +12,10 @@ from stnkit.convert.frozen import FrozenGraph
 from stnkit.convert.onnx.checks import check_graph
 from stnkit.convert.onnx.handlers import HANDLERS
 from stnkit.convert.onnx.tidy import hide_outputs, name_dimensions
+from stnkit.convert.options import OPSETS
 from stnkit.convert.quiet import quiet
+from stnkit.convert.unique_names import unique_name
 from stnkit.runtime.errors import ExportError, one_line
-
-OPSETS = (16, 17, 18)
-"""Opsets that can be written: 16 brought GridSample, 18 is the last that tf2onnx knows well."""
 
 
 def export_onnx(graph: FrozenGraph, opset: int) -> ExportedArtifact:
@@ -34,28 +34,35 @@ def export_onnx(graph: FrozenGraph, opset: int) -> ExportedArtifact:
     """
     if opset not in OPSETS:
         raise ValueError(f"opset is {opset}: expected one of {OPSETS}")
-    model = _convert(graph, opset)
+    inputs = {name: name for name in graph.inputs}
+    taps = {tap.spec.name: tap.spec.name for tap in graph.taps}
+    # In the file, inputs and outputs share one space of names; in a signature they do not.
+    taken = {*inputs, *graph.outputs, *taps}
+    outputs = {n: unique_name(n, taken) if n in inputs else n for n in graph.outputs}
+    model = _convert(graph, opset, outputs)
     check_graph(model, graph)
-    hide_outputs(model, [tap.spec.name for tap in graph.taps])
-    name_dimensions(model, graph)
+    hide_outputs(model, taps.values())
+    shapes = {inputs[name]: graph.shapes[tensor] for name, tensor in graph.inputs.items()}
+    shapes |= {outputs[name]: graph.shapes[tensor] for name, tensor in graph.outputs.items()}
+    name_dimensions(model, shapes, graph.batch)
     return ExportedArtifact(
         format="onnx",
         content=model.SerializeToString(),
-        inputs={name: name for name in graph.inputs},
-        outputs={name: name for name in graph.outputs},
-        taps={tap.spec.name: tap.spec.name for tap in graph.taps},
+        inputs=inputs,
+        outputs=outputs,
+        taps=taps,
         opset=opset,
         batch=graph.batch,
     )
 
 
-def _convert(graph: FrozenGraph, opset: int) -> Any:
+def _convert(graph: FrozenGraph, opset: int, outputs: Mapping[str, str]) -> Any:
     from tf2onnx import optimizer, tf_loader, tfonnx
 
     inputs = list(graph.inputs.values())
     fetched = [*graph.outputs.values(), *(tap.tensor for tap in graph.taps)]
     renamed = {tensor: name for name, tensor in graph.inputs.items()}
-    renamed |= {tensor: name for name, tensor in graph.outputs.items()}
+    renamed |= {tensor: outputs[name] for name, tensor in graph.outputs.items()}
     renamed |= {tap.tensor: tap.spec.name for tap in graph.taps}
     try:
         with quiet("tf2onnx", "tensorflow", "absl"):

@@ -1,9 +1,11 @@
-"""Conversions of single ops where those of tf2onnx change the meaning."""
+"""Conversions of single ops where those of tf2onnx change the meaning, or do not exist."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 
 def _select(ctx: Any, node: Any, _name: str, _args: Any) -> None:
@@ -19,7 +21,32 @@ def _select(ctx: Any, node: Any, _name: str, _args: Any) -> None:
     Select.version_9(ctx, node)
 
 
+def _erfc(ctx: Any, node: Any, name: str, _args: Any) -> None:
+    """Write Erfc, which tf2onnx 1.17 does not know, as `1 - Erf(x)`: Keras's exact gelu has it.
+
+    The difference is absolute, one float32 step of 1; the relative one is large where Erfc is
+    nearly 0, and so is every product with it there.
+    """
+    from tf2onnx.utils import map_onnx_to_numpy_type
+
+    dtype = ctx.get_dtype(node.input[0])
+    shape = ctx.get_shape(node.input[0])
+    outputs = list(node.output)
+    erf = ctx.make_node("Erf", [node.input[0]], dtypes=[dtype], shapes=[shape])
+    one = ctx.make_const(f"{name}/one", np.ones((), map_onnx_to_numpy_type(dtype)))
+    ctx.remove_node(name)
+    ctx.make_node(
+        "Sub",
+        [one.output[0], erf.output[0]],
+        outputs=outputs,
+        name=name,
+        dtypes=[dtype],
+        shapes=[shape],
+    )
+
+
 HANDLERS: Mapping[str, tuple[Any, list[str]]] = {
+    "Erfc": (_erfc, []),
     "Select": (_select, []),
     "SelectV2": (_select, []),
 }

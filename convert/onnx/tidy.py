@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from stnkit.convert.frozen import FrozenGraph
-from stnkit.runtime.signature import BATCH
+from stnkit.runtime.signature import BATCH, Shape
 
 
 def hide_outputs(model: Any, names: Iterable[str]) -> None:
@@ -51,20 +50,20 @@ def _replace_copy(graph: Any, name: str) -> None:
                     names[index] = name
 
 
-def name_dimensions(model: Any, source: FrozenGraph) -> None:
-    """Give the batch dimension of every input and output its name, or its fixed size.
+def name_dimensions(model: Any, shapes: Mapping[str, Shape], batch: int | None) -> None:
+    """Give every dimension of the inputs and outputs its size or its name.
 
     Args:
         model: `onnx.ModelProto`, changed in place.
-        source: The graph it was made from.
+        shapes: Shape of every input and output, by its name in the file.
+        batch: Fixed batch size, which takes the place of the name, or None.
     """
     for value in [*model.graph.input, *model.graph.output]:
-        dims = value.type.tensor_type.shape.dim
-        for axis, dim in enumerate(dims):
-            if axis == 0:
-                if source.batch is None:
-                    dim.dim_param = BATCH
-                else:
-                    dim.dim_value = source.batch
-            elif not dim.HasField("dim_value"):
-                dim.dim_param = f"dim_{axis}"
+        del value.type.tensor_type.shape.dim[:]
+        for size in shapes[value.name]:
+            known = batch if size == BATCH and batch is not None else size
+            dim = value.type.tensor_type.shape.dim.add()
+            if isinstance(known, int):
+                dim.dim_value = known
+            else:
+                dim.dim_param = known

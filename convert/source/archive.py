@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stnkit.convert.model_path import file_kind
 from stnkit.runtime.errors import InputError, one_line
 
 _CONFIG_BYTES_MAX = 256 * 2**20
@@ -32,12 +33,12 @@ class SavedClass:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Return the model's configuration as saved in a `.keras` or `.h5` file.
+    """Return the model's configuration as saved in a `.keras` or `.h5` file, whatever its name.
 
     Raises:
         InputError: If the file is truncated, not of that kind, or holds weights alone.
     """
-    text = _keras_config(path) if path.suffix == ".keras" else _h5_config(path)
+    text = _keras_config(path) if file_kind(path) == "keras" else _h5_config(path)
     try:
         config = json.loads(text)
     except (ValueError, RecursionError) as exc:

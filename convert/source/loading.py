@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import keras
 
 import stnkit.models.layer  # noqa: F401  registers the layer under its name
-from stnkit.convert.model_path import find_model
+from stnkit.convert.model_path import SUFFIXES, FileKind, file_kind, find_model
 from stnkit.convert.source.archive import classes, layers_with_code, read_config
 from stnkit.convert.source.custom_objects import resolve_custom_objects
-from stnkit.convert.source.model import SourceModel, source_from_keras
+from stnkit.convert.source.model import SourceModel, base_name, source_from_keras
 from stnkit.convert.source.saved_model import load_saved_model
 from stnkit.runtime.errors import InputError, one_line
 from stnkit.runtime.manifest import Source
@@ -49,18 +52,35 @@ def _load_file(path: Path, objects: dict[str, Any], trusted: bool) -> SourceMode
             f"{path}: the layer {code[0]!r} is a Lambda: it carries Python code that loading would "
             "run. Pass --trusted if you know who made the file, or replace it by a Layer class"
         )
+    kind = file_kind(path)
     try:
-        model = keras.saving.load_model(
-            path, custom_objects=objects, compile=False, safe_mode=not trusted
-        )
+        with _under_its_suffix(path, kind) as readable:
+            model = keras.saving.load_model(
+                readable, custom_objects=objects, compile=False, safe_mode=not trusted
+            )
     except Exception as exc:  # Keras raises whatever its layers raise
         unknown = _unknown_class(config, objects)
         if unknown:
             raise InputError(f"{path}: {unknown}") from exc
         raise InputError(f"{path}: Keras cannot load it ({one_line(exc)})") from exc
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    origin = Source(path.name, "keras" if path.suffix == ".keras" else "h5", digest)
-    return source_from_keras(model, name=path.stem, origin=origin)
+    origin = Source(base_name(path.name), kind, digest)
+    return source_from_keras(model, name=base_name(path.stem), origin=origin)
+
+
+@contextmanager
+def _under_its_suffix(path: Path, kind: FileKind) -> Iterator[Path]:
+    """Give the file a name by which Keras, which looks at nothing else, reads it as what it is."""
+    if path.suffix in SUFFIXES[kind]:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="stnkit-") as folder:
+        alias = Path(folder, f"model{SUFFIXES[kind][0]}")
+        try:
+            alias.symlink_to(path.resolve())
+        except OSError:  # some file systems have no links
+            shutil.copyfile(path, alias)
+        yield alias
 
 
 def _unknown_class(config: Any, objects: dict[str, Any]) -> str | None:

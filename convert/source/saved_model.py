@@ -8,7 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from stnkit.convert.source.model import SourceModel, describe
+from stnkit.convert.source.keras_signature import Inputs
+from stnkit.convert.source.model import SourceModel, base_name, describe
 from stnkit.runtime.errors import InputError, one_line
 from stnkit.runtime.manifest import Source
 
@@ -16,7 +17,7 @@ _SIGNATURE = "serving_default"
 
 
 def load_saved_model(path: Path) -> SourceModel:
-    """Load the serving signature of a SavedModel.
+    """Load the serving signature of a SavedModel, or the only one where none has that name.
 
     Args:
         path: The folder that holds `saved_model.pb`.
@@ -28,14 +29,8 @@ def load_saved_model(path: Path) -> SourceModel:
         loaded = tf.saved_model.load(str(path))
     except Exception as exc:  # TensorFlow raises errors of every family on damaged files
         raise InputError(f"{path}: TensorFlow cannot load it ({one_line(exc)})") from exc
-    signatures = loaded.signatures
-    if _SIGNATURE not in signatures:
-        raise InputError(
-            f"{path}: has no signature {_SIGNATURE!r}, but {sorted(signatures) or 'none at all'}: "
-            "save it with model.export(), or with signatures={'serving_default': …}"
-        )
-    function = signatures[_SIGNATURE]
-    inputs: list[tuple[str, tuple[int | None, ...], str]] = []
+    function = _signature(path, loaded.signatures)
+    inputs: Inputs = []
     for name, spec in function.structured_input_signature[1].items():
         if spec.shape.rank is None:
             raise InputError(f"{path}: the input {name!r} has no fixed rank: save it with one")
@@ -45,11 +40,25 @@ def load_saved_model(path: Path) -> SourceModel:
         return dict(function(**values))
 
     specs_in, specs_out = describe(call, inputs)
+    name = base_name(path.resolve().name)
     return SourceModel(
-        name=path.resolve().name,
-        origin=Source(file=path.resolve().name, kind="saved_model"),
+        name=name,
+        origin=Source(file=name, kind="saved_model"),
         inputs=specs_in,
         outputs=specs_out,
         call=call,
         owner=loaded,
+    )
+
+
+def _signature(path: Path, signatures: Mapping[str, Any]) -> Any:
+    """Return the function to convert."""
+    if _SIGNATURE in signatures:
+        return signatures[_SIGNATURE]
+    if len(signatures) == 1:
+        (only,) = signatures.values()
+        return only
+    raise InputError(
+        f"{path}: has no signature {_SIGNATURE!r}, but {sorted(signatures) or 'none at all'}: "
+        "save it with model.export(), or with signatures={'serving_default': …}"
     )

@@ -12,8 +12,8 @@ from stnkit.convert.artifact import ExportedArtifact
 from stnkit.convert.frozen import FrozenGraph
 from stnkit.convert.quiet import quiet
 from stnkit.convert.tflite.checks import check_model
+from stnkit.convert.tflite.explain import explain
 from stnkit.convert.tflite.rewrite import Names, rewrite
-from stnkit.runtime.errors import ExportError, one_line
 
 
 def export_tflite(graph: FrozenGraph) -> ExportedArtifact:
@@ -85,29 +85,5 @@ def _convert(graph: FrozenGraph) -> bytes:
         try:
             content: bytes = converter.convert()
         except Exception as exc:  # the converter raises its own class and several of Python's
-            raise _explain(exc, graph) from exc
+            raise explain(exc, graph) from exc
     return content
-
-
-def _explain(error: Exception, graph: FrozenGraph) -> ExportError:
-    """Return the error with the op and the layer that the converter's diagnostics name."""
-    for entry in getattr(error, "errors", []):
-        op = entry.operator.name.removeprefix("tf.")
-        calls = [call.name for call in entry.location.call if call.name]
-        if not op:
-            continue
-        node = calls[0] if calls else op
-        layer = graph.layer_of(node)
-        return ExportError(
-            f"the op {op} of the layer {layer!r} is not a builtin TFLite op: write the layer with "
-            "other ops (stnkit.models.grid_sample is one that exports), or convert with --to onnx "
-            "alone",
-            format="tflite",
-            op=op,
-            layer=layer,
-        )
-    return ExportError(
-        f"TensorFlow's converter cannot convert the model ({type(error).__name__}: "
-        f"{one_line(error)})",
-        format="tflite",
-    )

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from stnkit.convert.unique_names import unique_name
+
 # Slots of fields in their tables' vtables: 4 + 2 * index of the field in the schema.
 _TENSOR_NAME = 10
 _SUBGRAPH_OUTPUTS = 8
@@ -60,7 +62,7 @@ def rewrite(content: bytes, wanted: Names) -> tuple[bytes, Names]:
         if index in named:  # an output that is a tap, or a tap that is an input
             continue
         own = graph.Tensors(index).Name().decode()
-        unique = name if name == own else _unused(name, taken)
+        unique = name if name == own else unique_name(name, taken)
         taken.add(unique)
         named[index] = unique
     for index, name in named.items():
@@ -84,14 +86,6 @@ def rewrite(content: bytes, wanted: Names) -> tuple[bytes, Names]:
     file.shorten_numbers(graph, _SUBGRAPH_OUTPUTS, keep)
     file.shorten_tables(signature, _SIGNATURE_OUTPUTS, keep_entries)
     return bytes(file.data), tensors
-
-
-def _unused(name: str, taken: set[str]) -> str:
-    candidate, number = name, 0
-    while candidate in taken:
-        number += 1
-        candidate = f"{name}:{number}"
-    return candidate
 
 
 class _File:

@@ -11,10 +11,12 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from stnkit.convert.labelled import predicted_classes, read_labelled
+from stnkit.convert.agreement import predicted_classes
+from stnkit.convert.labelled import read_labelled
 from stnkit.convert.layer_names import layer_of, scopes_of
-from stnkit.convert.meaning import class_labels, image_preprocessing, model_range
-from stnkit.convert.probes import make_probes
+from stnkit.convert.meaning import assumptions, class_labels, image_preprocessing, model_range
+from stnkit.convert.options import ConversionOptions
+from stnkit.convert.probes import make_probes, real_probe
 from stnkit.convert.tap_search import find_taps
 from stnkit.convert.tflite.rewrite import Names, rewrite
 from stnkit.models.taps import mark_theta, mark_warped
@@ -32,7 +34,8 @@ class TestLayerNames:
         [
             ("model_1/stn_1/localization_1/conv_1/Conv2D", {"stn", "conv"}, "conv"),
             ("model_1/stn_1/mul", {"stn"}, "stn"),
-            ("model/stn_1/mul", {"stn", "stn_1"}, "stn_1"),
+            ("model_1/stn_1/mul", {"stn", "stn_1"}, "stn"),
+            ("model_1/stn_1_2/mul", {"stn", "stn_1"}, "stn_1"),
             ("StatefulPartitionedCall/model/odd/Tilt@__inference_serve_12", set(), "odd"),
             ("model/dense/MatMul/ReadVariableOp", set(), "MatMul"),
             ("alone", set(), "alone"),
@@ -75,7 +78,7 @@ class TestTaps:
         assert names == ["stn/theta", "stn@2/theta"]
 
     def test_a_number_that_belongs_to_the_layer_stays(self):
-        names = self.names("net_1/stn", "net_1/stn_1", layers={"net", "stn", "stn_1"})[:2]
+        names = self.names("net_1/stn_1", "net_1/stn_1_2", layers={"net", "stn", "stn_1"})[:2]
         assert names == ["stn/theta", "stn_1/theta"]
 
 
@@ -108,7 +111,7 @@ class TestProbes:
             TensorSpec("token", "int32", ("batch", "dim_1")),
             TensorSpec("flag", "bool", ("batch",)),
         )
-        (_, five) = make_probes(specs, None, (-2.0, 3.0))
+        (_, five, wide) = make_probes(specs, None, (-2.0, 3.0))
         photos = five.inputs["photo"]
         assert -2 <= photos.min() < -1.5
         assert 2.5 < photos.max() <= 3
@@ -117,6 +120,22 @@ class TestProbes:
         assert five.inputs["token"].shape == (5, 8)
         assert set(np.unique(five.inputs["token"])) <= {0, 1}
         assert five.inputs["flag"].dtype == bool
+        assert (wide.name, wide.optional) == ("wide_integers_b5", True)
+        assert wide.inputs["token"].min() < 0
+        np.testing.assert_array_equal(wide.inputs["photo"], photos)
+
+    def test_pixels_that_are_integers_use_their_whole_range(self):
+        spec = TensorSpec("photo", "uint8", ("batch", 12, 10, 3), "NHWC")
+        (_, five) = make_probes((spec,), None, (0.0, 1.0))
+        assert five.inputs["photo"].dtype == np.uint8
+        assert five.inputs["photo"].max() > 200
+        assert len(np.unique(five.inputs["photo"])) > 100
+
+    def test_open_sizes_are_not_all_square(self):
+        spec = TensorSpec("photo", "float32", ("batch", "photo_dim_1", "photo_dim_2", 1), "NHWC")
+        one, five = make_probes((spec,), None, (0.0, 1.0))
+        assert one.inputs["photo"].shape == (1, 32, 32, 1)
+        assert five.inputs["photo"].shape == (5, 33, 24, 1)
 
     def test_the_same_everywhere(self):
         code = (
@@ -133,10 +152,11 @@ class TestProbes:
 
     def test_real_images(self):
         real = np.random.default_rng(0).random((3, 12, 10, 3)).astype("float32")
-        probe = make_probes((PHOTO,), None, (0, 1), real)[-1]
+        probe = real_probe(PHOTO, None, real)
         assert probe.name == "real_b3"
         np.testing.assert_array_equal(probe.inputs["photo"], real)
-        assert make_probes((PHOTO,), 4, (0, 1), real)[-1].name != "real_b4"
+        assert real_probe(PHOTO, 4, real) is None
+        assert real_probe(PHOTO, 2, real).inputs["photo"].shape[0] == 2
 
 
 class TestMeaning:
@@ -162,7 +182,7 @@ class TestMeaning:
         assert image_preprocessing((vector,), (0, 1)) is None
         assert image_preprocessing((PHOTO, vector), (0, 1)) is None
         assert model_range(None) == (0.0, 1.0)
-        with pytest.raises(InputError, match="--mean and --std need a model with one input"):
+        with pytest.raises(InputError, match="--mean and --std need a model with one"):
             image_preprocessing((vector,), (0, 1), mean=(0.5,))
 
     @pytest.mark.parametrize(
@@ -173,21 +193,63 @@ class TestMeaning:
         with pytest.raises(InputError, match=message):
             image_preprocessing((PHOTO,), (0, 1), mean, std)
 
-    def test_probabilities_and_logits(self):
+    def test_probabilities_are_recognised_and_nothing_else_is(self):
         probabilities = np.array([[0.2, 0.3, 0.5], [1, 0, 0]])
-        found = class_labels((SCORES,), None, {"scores": probabilities})
+        found = class_labels((SCORES,), None, [{"scores": probabilities}])
         assert found == Classes("scores", ("0", "1", "2"), "probabilities")
-        for logits in (probabilities * 2, probabilities - 0.5):
-            assert class_labels((SCORES,), None, {"scores": logits}).scores == "logits"
+        for other in (probabilities * 2, probabilities - 0.5, np.full((2, 3), 0.9)):
+            assert class_labels((SCORES,), None, [{"scores": other}]) is None
+            # One probe alone may look like probabilities.
+            cases = [{"scores": probabilities}, {"scores": other}]
+            assert class_labels((SCORES,), None, cases) is None
+            labelled = class_labels((SCORES,), ("a", "b", "c"), cases)
+            assert labelled == Classes("scores", ("a", "b", "c"), "logits")
 
     def test_labels(self):
-        values = {"scores": np.eye(3)}
-        assert class_labels((SCORES,), ("a", "b", "c"), values).labels == ("a", "b", "c")
+        values = [{"scores": np.eye(3), "embedding": np.eye(8)}]
+        embedding = TensorSpec("embedding", "float32", ("batch", 8))
+        found = class_labels((embedding, SCORES), ("a", "b", "c"), values)
+        assert (found.output, found.labels) == ("scores", ("a", "b", "c"))
         with pytest.raises(InputError, match="--labels has 2 names; the output 'scores' has 3"):
             class_labels((SCORES,), ("a", "b"), values)
         with pytest.raises(InputError, match="no output has the shape"):
-            class_labels((PHOTO,), ("a", "b"), {})
-        assert class_labels((PHOTO,), None, {}) is None
+            class_labels((PHOTO,), ("a", "b"), [])
+        assert class_labels((PHOTO,), None, []) is None
+
+    @pytest.mark.parametrize("labels", [("a", ""), ("a", "b\tc"), ("a", "b", "a")])
+    def test_labels_that_are_none(self, labels):
+        with pytest.raises(InputError, match="label"):
+            ConversionOptions(labels=labels)
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"formats": ()},
+            {"formats": ("coreml",)},
+            {"opset": 13},
+            {"batch": 0},
+            {"value_range": (1.0, 0.0)},
+            {"atol": {"output": 1e-3}},
+            {"atol": {"outputs": float("nan")}},
+        ],
+    )
+    def test_options_that_are_none(self, wrong):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            ConversionOptions(**wrong)
+
+    def test_what_is_assumed_is_said(self):
+        plain = Preprocessing("photo", (12, 10), 3, 1 / 255)
+        classes = Classes("scores", ("a", "b"), "probabilities")
+        (said,) = assumptions(plain, classes, frozenset({"Conv2D"}))
+        assert "from 0 to 1" in said
+        (said,) = assumptions(plain, classes, frozenset({"Rescaling"}))
+        assert "Rescaling" in said
+        wide = Preprocessing("photo", (12, 10), 3, 1.0)
+        (said,) = assumptions(wide, classes, frozenset({"Rescaling"}))
+        assert "from 0 to 255" in said
+        assert "Rescaling" not in said
+        assert "--labels" in assumptions(plain, None, frozenset())[1]
+        assert assumptions(None, None, frozenset()) == ()
 
 
 class TestLabelledImages:

@@ -215,7 +215,7 @@ def test_inputs_without_a_fixed_size(tmp_path):
     )
     source = source_from_keras(model)
     result = convert(source, tmp_path / "m.bundle")
-    assert result.manifest.signature.inputs[0].shape == ("batch", "dim_1", "dim_2", 1)
+    assert result.manifest.signature.inputs[0].shape == ("batch", "photo_dim_1", "photo_dim_2", 1)
     for artifact in ("tflite", "onnx"):
         with runtime.load(result.bundle, artifact=artifact) as session:
             for size in ((17, 23), (40, 9)):

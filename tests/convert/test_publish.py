@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -16,23 +17,61 @@ import pytest
 from stnkit.convert.publish import check_target, publish
 from stnkit.runtime import open_bundle, verify
 from stnkit.runtime.errors import InputError
+from stnkit.runtime.manifest import (
+    Artifact,
+    FileRecord,
+    Manifest,
+    MeasuredErrors,
+    Signature,
+    Source,
+    TensorSpec,
+    Tolerance,
+    Tolerances,
+    read_manifest,
+    write_manifest,
+)
 
 LETTERS = "abc"
+FILES = ["equivalence.json", "golden.npz", "manifest.json", "model.fp32.onnx"]
 
 
 def files(letter, size=200_000):
-    """Return the files of a stand-in for a bundle: all hold the same letter."""
+    """Return the files of a bundle whose manifest is right, and whose contents are one letter."""
     content = letter.encode() * size
-    return {"manifest.json": content, "one.bin": content, "two.bin": content}
+    record = ("0" * 64, size)
+    tolerance = Tolerance(1e-5)
+    manifest = Manifest(
+        name=letter,
+        created_by={"stnkit": "0"},
+        source=Source("m.keras", "keras"),
+        signature=Signature(
+            (TensorSpec("x", "float32", ("batch", 2)),), (TensorSpec("y", "float32", ("batch", 2)),)
+        ),
+        taps=(),
+        preprocessing=None,
+        classes=None,
+        artifacts=(
+            Artifact(
+                *("model.fp32.onnx", "onnx", "fp32", "gather", 17, "dynamic", *record),
+                *({"x": "x"}, {"y": "y"}, {}, MeasuredErrors(0.0, None, None)),
+            ),
+        ),
+        golden=FileRecord("golden.npz", *record),
+        equivalence=FileRecord("equivalence.json", *record),
+        tolerances=Tolerances(tolerance, tolerance, tolerance),
+    )
+    others = [name for name in FILES if name != "manifest.json"]
+    return {**dict.fromkeys(others, content), "manifest.json": write_manifest(manifest)}
 
 
 def letters_in(folder):
     """Return which letters a folder's files hold; every file must be there, and full."""
-    names = sorted(path.name for path in folder.iterdir())
-    assert names == ["manifest.json", "one.bin", "two.bin"]
-    contents = {path.read_bytes() for path in folder.iterdir()}
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+    others = [name for name in FILES if name != "manifest.json"]
+    contents = {(folder / name).read_bytes() for name in others}
     assert {len(content) for content in contents} == {200_000}
-    return {content[:1].decode() for content in contents}
+    named = read_manifest((folder / "manifest.json").read_bytes()).name
+    return {named, *(content[:1].decode() for content in contents)}
 
 
 def test_new_bundle(tmp_path):
@@ -51,7 +90,7 @@ def test_existing_bundle_needs_force(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
-@pytest.mark.parametrize("kind", ["file", "folder", "link"])
+@pytest.mark.parametrize("kind", ["file", "folder", "other manifest", "damaged", "link"])
 def test_force_replaces_bundles_alone(kind, tmp_path):
     target = tmp_path / "b"
     if kind == "file":
@@ -59,12 +98,38 @@ def test_force_replaces_bundles_alone(kind, tmp_path):
     elif kind == "folder":
         target.mkdir()
         (target / "thesis.txt").write_text("precious")
+    elif kind == "other manifest":
+        target.mkdir()
+        (target / "manifest.json").write_text('{"name": "a browser extension"}')
+    elif kind == "damaged":
+        publish(target, files("a"), force=False)
+        (target / "manifest.json").write_text("{")
     else:
         publish(tmp_path / "real", files("a"), force=False)
         target.symlink_to(tmp_path / "real")
-    with pytest.raises(InputError, match="is not a bundle"):
+    with pytest.raises(InputError, match="is not a bundle: --force"):
         publish(target, files("b"), force=True)
     assert target.exists()
+
+
+def test_force_keeps_what_somebody_put_into_a_bundle(tmp_path):
+    publish(tmp_path / "b", files("a"), force=False)
+    (tmp_path / "b" / "notes.txt").write_text("precious")
+    with pytest.raises(InputError, match=r"holds 'notes\.txt', which is not the bundle's"):
+        publish(tmp_path / "b", files("b"), force=True)
+    assert (tmp_path / "b" / "notes.txt").read_text() == "precious"
+
+
+def test_names_with_the_signs_of_patterns(tmp_path):
+    """A draft that a killed writer left is found and removed by its exact name."""
+    abandoned = tmp_path / ".[1]*.draft-x"
+    other = tmp_path / ".[1]abc.draft-x"
+    for draft in (abandoned, other):
+        draft.mkdir()
+        (draft / ".writing").touch()
+    publish(tmp_path / "[1]*", files("a"), force=False)
+    assert not abandoned.exists()
+    assert other.exists()
 
 
 def test_parent_must_be_a_folder_that_exists(tmp_path):
@@ -115,24 +180,27 @@ def test_two_writers_at_once(tmp_path):
 
 
 WRITER = """
-import itertools, pathlib, sys
+import itertools, pathlib, pickle, sys
 from stnkit.convert.publish import publish
 target = pathlib.Path(sys.argv[1])
+versions = pickle.loads(pathlib.Path(sys.argv[2]).read_bytes())
 print("ready", flush=True)
-for letter in itertools.cycle("abc"):
-    content = letter.encode() * 200_000
-    names = ("manifest.json", "one.bin", "two.bin")
-    publish(target, dict.fromkeys(names, content), force=True)
+for files in itertools.cycle(versions):
+    publish(target, files, force=True)
 """
 
 
 def test_killed_at_any_moment_of_publishing(tmp_path):
     """Thirty writers are killed while they replace a bundle as fast as they can."""
     target = tmp_path / "b"
+    versions = tmp_path / "versions"
+    versions.write_bytes(pickle.dumps([files(letter) for letter in LETTERS]))
     dice = random.Random(5)
     for _ in range(30):
         writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(target)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", WRITER, str(target), str(versions)],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert writer.stdout.readline() == "ready\n"
         time.sleep(dice.uniform(0.0, 0.05))

@@ -1,0 +1,83 @@
+"""What a user can ask of a conversion."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from stnkit.runtime.errors import InputError
+
+Format = Literal["tflite", "onnx"]
+FORMATS: tuple[Format, ...] = ("tflite", "onnx")
+OPSETS = (16, 17, 18)
+"""Opsets that can be written: 16 brought GridSample, 18 is the last that tf2onnx writes well."""
+
+TOLERANCE_KINDS = ("outputs", "theta", "warped")
+
+
+@dataclass(frozen=True)
+class ConversionOptions:
+    """What to make of a model.
+
+    Attributes:
+        formats: Formats to write, in the order of preference at run time.
+        opset: ONNX opset, one of `OPSETS`.
+        batch: Fixed batch size >= 1, or None for a dynamic batch.
+        name: Name of the bundle; None takes that of the output folder.
+        labels: Names of the classes, in order, each once.
+        value_range: Values of black and white in the model's image input, before mean and std.
+        mean: Subtracted from the image, a number a channel.
+        std: Divided by, a number a channel.
+        samples: Folder of labelled images, to count classes that stay the same.
+        atol: Largest absolute difference allowed, by kind ("outputs", "theta", "warped"), in place
+            of the default.
+        threads: Threads of one run in the proof; None leaves it to the backend.
+
+    Raises:
+        InputError: If a value is none of those.
+    """
+
+    formats: tuple[Format, ...] = FORMATS
+    opset: int = 17
+    batch: int | None = None
+    name: str | None = None
+    labels: tuple[str, ...] | None = None
+    value_range: tuple[float, float] = (0.0, 1.0)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    samples: Path | None = None
+    atol: Mapping[str, float] = field(default_factory=dict)
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.formats or not set(self.formats) <= set(FORMATS):
+            raise InputError(f"formats are {self.formats}: expected some of {', '.join(FORMATS)}")
+        if self.opset not in OPSETS:
+            raise InputError(f"opset is {self.opset}: expected one of {OPSETS}")
+        if self.batch is not None and self.batch < 1:
+            raise InputError(f"batch is {self.batch}: expected at least 1, or None for any")
+        low, high = self.value_range
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise InputError(f"value_range is {self.value_range}: expected (lower, higher)")
+        for kind, value in self.atol.items():
+            if kind not in TOLERANCE_KINDS or not (math.isfinite(value) and value >= 0):
+                raise InputError(
+                    f"atol is {kind}={value}: expected a number >= 0 for one of "
+                    f"{', '.join(TOLERANCE_KINDS)}"
+                )
+        _check_labels(self.labels)
+
+
+def _check_labels(labels: tuple[str, ...] | None) -> None:
+    if labels is None:
+        return
+    for number, label in enumerate(labels, start=1):
+        if not label.strip() or not label.isprintable() or len(label) > 512:
+            raise InputError(f"label {number} is {label!r}: expected 1 to 512 printable characters")
+    twice = {label for label in labels if labels.count(label) > 1} if len(labels) < 5000 else set()
+    if twice or len(set(labels)) != len(labels):
+        shown = f" ({sorted(twice)[0]!r})" if twice else ""
+        raise InputError(f"a label stands twice in the list{shown}: expected every class once")
