@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Real
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from stnkit.models.sampling.grid_sample import check_image, check_modes
@@ -75,14 +76,12 @@ class SpatialTransformer(keras.layers.Layer):
                 f"localization_net is {localization_net!r}: expected a Keras layer or model from "
                 "the image to features, e.g. stnkit.models.localization_cnn()"
             )
-        if not (np.isfinite(localization_lr_multiplier) and localization_lr_multiplier >= 0):
-            raise ValueError(
-                f"localization_lr_multiplier is {localization_lr_multiplier!r}: expected a number "
-                ">= 0"
-            )
+        factor: Any = localization_lr_multiplier
+        if not (isinstance(factor, Real) and 0 <= float(factor) < math.inf):
+            raise ValueError(f"localization_lr_multiplier is {factor!r}: expected a number >= 0")
         self.transform = as_transform(transform)
         self.antialias = bool(antialias)
-        self.localization_lr_multiplier = float(localization_lr_multiplier)
+        self.localization_lr_multiplier = float(factor)
         self.localization_net = localization_net
         self.output_size = None if output_size is None else check_output_size(output_size)
         self.interpolation = interpolation

@@ -56,7 +56,7 @@ def warp_image(layer: str, image: Any, theta: Any, options: WarpOptions) -> Any:
     _, height, width, _ = sizes(image)
     output_size = options.output_size or (height, width)
     planes = options.transform.planes(theta, output_size, options.align_corners)
-    if options.antialias:
+    if options.antialias and options.output_size is not None:
         image = antialias(image, output_size)
     warped = sample_planes(
         image, planes, options.interpolation, options.padding_mode, options.align_corners

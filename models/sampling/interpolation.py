@@ -133,8 +133,11 @@ def bicubic(image: Any, coordinates: Sequence[Any], padding_mode: str, align_cor
         left = tf.floor(pixel)
         if margin:
             left = tf.minimum(left, last + 1)
-        away = tf.cast(pixel - left, image.dtype)
-        weights = [tf.reshape(weight, [-1, 1]) for weight in _cubic_weights(away)]
+        # Weights of a half-precision image are rounded once, after the cubics.
+        weights = [
+            tf.reshape(tf.cast(weight, image.dtype), [-1, 1])
+            for weight in _cubic_weights(pixel - left)
+        ]
         places = []
         for step in range(-1, 3):
             place = left + step

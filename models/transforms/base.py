@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from stnkit.models.grids import pixel_centres
 from stnkit.models.shapes import check_output_size
+from stnkit.models.transforms.matrices import inverse_3x3
 
 Planes = tuple[Any, Any]
 """The x and the y coordinates of a grid, `[batch, height, width]` each."""
@@ -89,7 +90,9 @@ class Transform(ABC):
         """Return theta from raw parameters `[batch, *theta_shape]`, within the bounds if any."""
         if self.bounds is None:
             return raw
-        bounds = tf.constant(np.reshape(self.bounds, self.theta_shape), raw.dtype)
+        # One number stays one number: a flow has as many parameters as pixels, twice.
+        shape = self.theta_shape if isinstance(self.bounds, tuple) else ()
+        bounds = tf.constant(np.reshape(self.bounds, shape), raw.dtype)
         identity = tf.constant(self.identity(), raw.dtype)
         return identity + bounds * tf.tanh((raw - identity) / bounds)
 
@@ -134,10 +137,11 @@ class Transform(ABC):
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this transform again."""
-        return {"bounds": None if self.bounds is None else list(self.bounds)}
+        bounds = self.bounds
+        return {"bounds": list(bounds) if isinstance(bounds, tuple) else bounds}
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.get_config() == other.get_config()  # type: ignore[attr-defined]
+        return type(self) is type(other) and self.get_config() == other.get_config()
 
     def __hash__(self) -> int:
         return hash((type(self), repr(self.get_config())))
@@ -169,8 +173,6 @@ class MatrixTransform(Transform):
 
         A degenerate theta (zero scale) has no inverse: its parameters become infinite or NaN.
         """
-        from stnkit.models.transforms.matrices import inverse_3x3
-
         return self.from_matrix(inverse_3x3(self.matrix(self.check_theta(theta))))
 
 
@@ -185,16 +187,15 @@ def base_axes(output_size: Any, align_corners: bool, dtype: Any) -> tuple[Any, A
 
 def _check_bounds(
     bounds: float | Sequence[float] | None, count: int, owner: str
-) -> tuple[float, ...] | None:
+) -> float | tuple[float, ...] | None:
     if bounds is None:
         return None
-    values = (
-        np.broadcast_to(np.asarray(bounds, np.float64), (count,))
-        if np.ndim(bounds) == 0
-        else np.asarray(bounds, np.float64)
-    )
-    if values.shape != (count,) or not (np.isfinite(values).all() and (values > 0).all()):
+    try:
+        values = np.asarray(bounds, np.float64)
+    except (TypeError, ValueError):
+        values = np.array(np.nan)
+    if values.shape not in ((), (count,)) or not (np.isfinite(values) & (values > 0)).all():
         raise ValueError(
             f"bounds of {owner} are {bounds!r}: expected one positive number, or {count} of them"
         )
-    return tuple(float(value) for value in values)
+    return float(values) if values.ndim == 0 else tuple(float(value) for value in values)

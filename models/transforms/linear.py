@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from stnkit.models.grids import affine_coordinates
+from stnkit.models.shapes import sizes
 from stnkit.models.transforms.base import MatrixTransform, Planes, base_axes
 from stnkit.models.transforms.matrices import stack_matrix
 
@@ -157,6 +158,8 @@ class Affine(MatrixTransform):
 
 def _separable(x: Any, y: Any) -> Planes:
     """Return planes from x `[batch, width]`, the same in every row, and y `[batch, height]`."""
-    across = tf.expand_dims(x, 1) + tf.expand_dims(tf.zeros_like(y), 2)
-    down = tf.expand_dims(tf.zeros_like(x), 1) + tf.expand_dims(y, 2)
+    # Not x + zeros: a converter adds the zeros to what is constant in x, and stores whole planes.
+    width, height = sizes(x)[1], sizes(y)[1]
+    across = tf.tile(tf.expand_dims(x, 1), [1, height, 1])
+    down = tf.tile(tf.expand_dims(y, 2), [1, 1, width])
     return across, down

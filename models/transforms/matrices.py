@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from stnkit.models.shapes import check_output_size
+
 
 def stack_matrix(rows: list[list[Any]]) -> Any:
     """Return `[batch, 3, 3]` from nine `[batch]` tensors, row by row."""
@@ -38,19 +40,33 @@ def inverse_3x3(matrix: Any) -> Any:
 
 def _to_pixels(size: tuple[int, int], align_corners: bool) -> Any:
     """Return the 3x3 matrix from normalised to pixel coordinates for `(height, width)`."""
-    height, width = size
-    scale = [(s - 1) / 2 if align_corners else s / 2 for s in (width, height)]
-    offset = [(s - 1) / 2 for s in (width, height)]
-    return np.array([[scale[0], 0, offset[0]], [0, scale[1], offset[1]], [0, 0, 1.0]])
+    matrix = np.eye(3)
+    for axis, length in enumerate(reversed(size)):
+        matrix[axis, axis] = (length - 1) / 2 if align_corners else length / 2
+        matrix[axis, 2] = (length - 1) / 2
+    return matrix
 
 
-def _square(theta: Any) -> Any:
-    """Return one theta as a 3x3 float64 matrix, from 2x3, 3x3, 6 or 8 numbers.
+def _from_pixels(size: tuple[int, int], align_corners: bool) -> Any:
+    """Return the 3x3 matrix from pixel to normalised coordinates for `(height, width)`.
+
+    One pixel between its own centres spans no length: everything on it is at 0.
+    """
+    matrix = np.eye(3)
+    for axis, length in enumerate(reversed(size)):
+        span = length - 1 if align_corners else length
+        matrix[axis, axis] = 2 / span if span else 0
+        matrix[axis, 2] = -(length - 1) / span if span else 0
+    return matrix
+
+
+def _square(matrix: Any, name: str) -> Any:
+    """Return one matrix as a 3x3 float64 matrix, from 2x3, 3x3, 6 or 8 numbers.
 
     Raises:
         ValueError: If it has another shape.
     """
-    values = np.asarray(theta, np.float64)
+    values = np.asarray(matrix, np.float64)
     if values.shape in ((6,), (2, 3)):
         return np.vstack([values.reshape(2, 3), [0, 0, 1]])
     if values.shape == (8,):
@@ -58,7 +74,7 @@ def _square(theta: Any) -> Any:
     if values.shape == (3, 3):
         return values
     raise ValueError(
-        f"theta has shape {values.shape}: expected one matrix, (2, 3), (3, 3), (6,) or (8,)"
+        f"{name} has shape {values.shape}: expected one matrix, (2, 3), (3, 3), (6,) or (8,)"
     )
 
 
@@ -86,11 +102,11 @@ def theta_to_pixel_matrix(
         `(3, 3)` float64; its first two rows for `warpAffine`.
 
     Raises:
-        ValueError: If theta has another shape.
+        ValueError: If theta has another shape, or a size is not positive.
     """
-    to_input = _to_pixels(input_size, align_corners)
-    from_output = np.linalg.inv(_to_pixels(output_size, align_corners))
-    return to_input @ _square(theta) @ from_output
+    to_input = _to_pixels(check_output_size(input_size, "input_size"), align_corners)
+    from_output = _from_pixels(check_output_size(output_size), align_corners)
+    return to_input @ _square(theta, "theta") @ from_output
 
 
 def pixel_matrix_to_theta(
@@ -103,13 +119,27 @@ def pixel_matrix_to_theta(
 
     The inverse of `theta_to_pixel_matrix`.
 
+    Args:
+        matrix: `(2, 3)` or `(3, 3)`, or their first 6 or 8 numbers. A matrix made for OpenCV
+            without the flag `WARP_INVERSE_MAP` must be inverted first.
+        input_size: `(height, width)` of the input image, px.
+        output_size: `(height, width)` of the output image, px.
+        align_corners: What -1 and 1 are to stand for in theta.
+
     Returns:
-        `(3, 3)` float64, scaled so that the last entry is 1; `[:2]` is an affine theta.
+        `(3, 3)` float64, scaled so that the last entry is 1; `[:2]` is an affine theta, and
+        `.ravel()[:8]` a projective one.
 
     Raises:
-        ValueError: If the matrix is neither `(2, 3)` nor `(3, 3)`.
+        ValueError: If the matrix has another shape, a size is not positive, or the centre of the
+            output lies on the matrix's horizon, so that no theta with a last entry of 1 exists.
     """
-    square = _square(matrix)
-    from_input = np.linalg.inv(_to_pixels(input_size, align_corners))
-    theta = from_input @ square @ _to_pixels(output_size, align_corners)
+    from_input = _from_pixels(check_output_size(input_size, "input_size"), align_corners)
+    to_pixels = _to_pixels(check_output_size(output_size), align_corners)
+    theta = from_input @ _square(matrix, "matrix") @ to_pixels
+    if abs(theta[2, 2]) < 1e-12 * np.abs(theta).max():
+        raise ValueError(
+            f"matrix {np.asarray(matrix).tolist()} maps the centre of the output to infinity: "
+            "expected one whose theta can have 1 as its last entry"
+        )
     return theta / theta[2, 2]

@@ -52,9 +52,10 @@ def as_transform(transform: Any) -> Transform:
     try:
         return _CLASSES[name](**arguments)
     except TypeError as exc:
+        example = "(size=(28, 28))" if issubclass(_CLASSES[name], DenseFlow) else "()"
         raise ValueError(
             f"transform {name!r} cannot be made from {arguments} ({exc}): make the object "
-            f"yourself, e.g. {_CLASSES[name].__name__}(size=(28, 28))"
+            f"yourself, e.g. {_CLASSES[name].__name__}{example}"
         ) from exc
 
 

@@ -22,7 +22,8 @@ class ThinPlateSpline(Transform):
 
     $$f(p) = a_0 + A p + \sum_k w_k \, U(\lVert p - c_k \rVert), \quad U(r) = r^2 \log r^2$$
 
-    with $f(c_k) = \theta_k$ and $\sum w_k = \sum w_k c_k = 0$.
+    with $f(c_k) = \theta_k$ and $\sum w_k = \sum w_k c_k = 0$. It is computed as p plus the spline
+    of the displacements $\theta_k - c_k$: the same map with less rounding, none at the identity.
 
     Convention:
         The control points $c_k$ lie on a regular grid over the *output*, row by row from the top
@@ -73,8 +74,7 @@ class ThinPlateSpline(Transform):
         system[:count, count] = 1
         system[:count, count + 1 :] = self._control
         system[count:, :count] = system[:count, count:].T
-        inverse: np.ndarray[Any, np.dtype[np.float64]] = np.linalg.inv(system)
-        return inverse[:, :count]
+        return np.asarray(np.linalg.inv(system)[:, :count], np.float64)
 
     def planes(self, theta: Any, output_size: Any, align_corners: bool) -> Planes:
         """Return the planes of the grid."""
@@ -84,8 +84,8 @@ class ThinPlateSpline(Transform):
         # bake it into the file: K * K images. A zero that it cannot foresee keeps it computed.
         zero = tf.cast(tf.reduce_max(theta) > np.inf, dtype)
         columns = columns + tf.stop_gradient(zero)
-        coefficients = tf.matmul(tf.constant(self._solver, dtype), theta)  # [batch, K*K + 3, 2]
         control = tf.constant(self._control, dtype)
+        coefficients = tf.matmul(tf.constant(self._solver, dtype), theta - control)
         across = tf.square(tf.expand_dims(columns, 0) - control[:, 0:1])  # [K*K, width]
         down = tf.square(tf.expand_dims(rows, 0) - control[:, 1:2])  # [K*K, height]
         squared = tf.expand_dims(across, 1) + tf.expand_dims(down, 2)
@@ -97,12 +97,12 @@ class ThinPlateSpline(Transform):
             height, width = rows.shape[0], columns.shape[0]
         bent = tf.reshape(tf.matmul(weights, flat), [-1, 2, height, width])
         planes = []
-        for axis in range(2):
+        for axis, identity in enumerate((columns, tf.expand_dims(rows, 1))):
             constant = coefficients[:, count, axis : axis + 1]
             along_x = coefficients[:, count + 1, axis : axis + 1] * columns
             along_y = coefficients[:, count + 2, axis : axis + 1] * rows + constant
             flat_part = tf.expand_dims(along_x, 1) + tf.expand_dims(along_y, 2)
-            planes.append(bent[:, axis] + flat_part)
+            planes.append(identity + (bent[:, axis] + flat_part))
         return planes[0], planes[1]
 
     def get_config(self) -> dict[str, Any]:
