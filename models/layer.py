@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Real
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from stnkit.models.grids import affine_coordinates, as_affine
-from stnkit.models.sampling.grid_sample import check_image, check_modes, sample_planes
-from stnkit.models.shapes import check_output_size, sizes
-from stnkit.models.taps import mark_theta, mark_warped
+from stnkit.models.sampling.grid_sample import check_image, check_modes
+from stnkit.models.shapes import check_output_size
 from stnkit.models.theta_head import ThetaHead
+from stnkit.models.transforms.registry import as_transform, describe
+from stnkit.models.warping import WarpOptions, scale_gradient, warp_image
 
 
 @keras.saving.register_keras_serializable(package="stnkit")
 class SpatialTransformer(keras.layers.Layer):
-    """Warp an image by an affine theta, which is given or found by a localisation network.
+    """Warp an image by a theta, which is given or found by a localisation network.
 
     With a `localization_net` the layer is called on the image and finds theta itself: it fits in a
     `keras.Sequential` anywhere, also as the first layer. Without one it is called on
-    `[image, theta]`, with theta `[batch, 2, 3]` or `[batch, 6]`.
+    `[image, theta]`, with theta `[batch, *theta_shape]` or `[batch, num_params]` of the
+    transform: `[batch, 2, 3]` or `[batch, 6]` for an affine one.
 
     Convention:
         Images are `[batch, height, width, channels]`; theta maps output to input coordinates,
@@ -29,11 +32,18 @@ class SpatialTransformer(keras.layers.Layer):
     Args:
         localization_net: Layer or model from the image to features `[batch, ...]`, or None.
         output_size: `(height, width)` of the warped image, px; None keeps that of the input.
-        interpolation: "bilinear" or "nearest".
+        interpolation: "bilinear", "nearest" or "bicubic".
         padding_mode: "zeros", "border" or "reflection".
         align_corners: What -1 and 1 stand for.
         theta_head: True appends a `ThetaHead` to the localisation network, so that theta starts at
             the identity. False takes its output as theta; the starting point is then yours.
+        transform: What theta means: a `Transform`, or a name of `transform_names()`.
+        antialias: Whether the image is smoothed first where `output_size` is smaller; its sizes
+            must then be known.
+        localization_lr_multiplier: Factor on the gradients of everything that theta comes from. For
+            plain SGD, with momentum or without, this is a factor on the learning rate, which the
+            paper sets to 0.1 for some models. Optimizers that divide by the size of the gradient
+            (Adam, RMSprop) undo it.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Raises:
@@ -52,6 +62,9 @@ class SpatialTransformer(keras.layers.Layer):
         padding_mode: str = "zeros",
         align_corners: bool = False,
         theta_head: bool = True,
+        transform: Any = "affine",
+        antialias: bool = False,
+        localization_lr_multiplier: float = 1.0,
         **kwargs: Any,
     ) -> None:
         # Keras would cast theta to half precision along with the image: `call` casts the image.
@@ -63,13 +76,21 @@ class SpatialTransformer(keras.layers.Layer):
                 f"localization_net is {localization_net!r}: expected a Keras layer or model from "
                 "the image to features, e.g. stnkit.models.localization_cnn()"
             )
+        factor: Any = localization_lr_multiplier
+        if not (isinstance(factor, Real) and 0 <= float(factor) < math.inf):
+            raise ValueError(f"localization_lr_multiplier is {factor!r}: expected a number >= 0")
+        self.transform = as_transform(transform)
+        self.antialias = bool(antialias)
+        self.localization_lr_multiplier = float(factor)
         self.localization_net = localization_net
         self.output_size = None if output_size is None else check_output_size(output_size)
         self.interpolation = interpolation
         self.padding_mode = padding_mode
         self.align_corners = bool(align_corners)
         self.theta_head = (
-            ThetaHead(name="theta_head") if localization_net is not None and theta_head else None
+            ThetaHead(self.transform, name="theta_head")
+            if localization_net is not None and theta_head
+            else None
         )
         self._appends_theta_head = bool(theta_head)
 
@@ -102,12 +123,14 @@ class SpatialTransformer(keras.layers.Layer):
         # `compute_output_shape` of its own. The first batch must not become the only size it takes.
         image = keras.KerasTensor((None, *input_shape[1:]), dtype=self.compute_dtype)
         features = self.localization_net(image).shape
+        count = self.transform.num_params
         if self.theta_head is not None:
             self.theta_head.build(features)
-        elif tuple(features)[1:] not in ((6,), (2, 3)):
+        elif tuple(features)[1:] not in ((count,), self.transform.theta_shape):
             raise ValueError(
                 f"the localization_net of {self.name} gives shape {tuple(features)}: with "
-                "theta_head=False it gives theta, [batch, 6] or [batch, 2, 3]"
+                f"theta_head=False it gives theta, [batch, {count}] or "
+                f"[batch, {', '.join(str(size) for size in self.transform.theta_shape)}]"
             )
 
     def call(self, inputs: Any, training: Any = None) -> Any:
@@ -120,20 +143,17 @@ class SpatialTransformer(keras.layers.Layer):
             theta = self.localization_net(image, training=training)
             if self.theta_head is not None:
                 theta = self.theta_head(theta)
-        theta = mark_theta(as_affine(theta))
-        if not image.shape[:1].is_compatible_with(theta.shape[:1]):
-            raise ValueError(
-                f"image has shape {image.shape} and theta {theta.shape}: expected the same batch "
-                "size"
-            )
-        _, height, width, _ = sizes(image)
-        x, y = affine_coordinates(theta, self.output_size or (height, width), self.align_corners)
-        warped = sample_planes(
-            image, x, y, self.interpolation, self.padding_mode, self.align_corners
+        if training and self.localization_lr_multiplier != 1:
+            theta = scale_gradient(theta, self.localization_lr_multiplier)
+        options = WarpOptions(
+            transform=self.transform,
+            output_size=self.output_size,
+            interpolation=self.interpolation,
+            padding_mode=self.padding_mode,
+            align_corners=self.align_corners,
+            antialias=self.antialias,
         )
-        # Reshaping to a size read from the graph loses what is known of the shape.
-        known = [image.shape[0], *(self.output_size or image.shape[1:3]), image.shape[3]]
-        return mark_warped(tf.ensure_shape(warped, known))
+        return warp_image(self.name, image, theta, options)
 
     def _cast(self, image: Any) -> Any:
         """Return the image, checked, in the dtype that this layer computes in."""
@@ -154,6 +174,9 @@ class SpatialTransformer(keras.layers.Layer):
             "padding_mode": self.padding_mode,
             "align_corners": self.align_corners,
             "theta_head": self._appends_theta_head,
+            "transform": describe(self.transform),
+            "antialias": self.antialias,
+            "localization_lr_multiplier": self.localization_lr_multiplier,
         }
         return {**super().get_config(), **own}
 

@@ -29,11 +29,12 @@ def as_float(size: Size, dtype: Any) -> Any:
     return float(size) if isinstance(size, int) else tf.cast(size, dtype)
 
 
-def check_output_size(output_size: Any) -> tuple[Size, Size]:
+def check_output_size(output_size: Any, name: str = "output_size") -> tuple[Size, Size]:
     """Return `output_size` as `(height, width)` after checking it.
 
     Args:
         output_size: Two sizes in pixels, height first; ints >= 1 or int32 scalar tensors.
+        name: What the caller calls it, for the error.
 
     Raises:
         ValueError: If there are not two of them, or one is not positive.
@@ -42,14 +43,14 @@ def check_output_size(output_size: Any) -> tuple[Size, Size]:
     if isinstance(output_size, (str, bytes)) or not (
         isinstance(output_size, Sequence) or hasattr(output_size, "__len__")
     ):
-        raise ValueError(f"output_size is {output_size!r}: {expected}")
+        raise ValueError(f"{name} is {output_size!r}: {expected}")
     if len(output_size) != 2:
-        raise ValueError(f"output_size is {output_size!r}: {expected}")
+        raise ValueError(f"{name} is {output_size!r}: {expected}")
     result = []
     for size in output_size:
         if not tf.is_tensor(size):
             if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
-                raise ValueError(f"output_size is {tuple(output_size)!r}: {expected}")
+                raise ValueError(f"{name} is {tuple(output_size)!r}: {expected}")
             size = int(size)
         result.append(size)
     return result[0], result[1]

@@ -5,49 +5,71 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 
-_IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+from stnkit.models.transforms.registry import as_transform, describe
 
 
 @keras.saving.register_keras_serializable(package="stnkit")
 class IdentityTheta(keras.initializers.Initializer):
-    """Bias initialiser that makes an affine theta the identity: 1 0 0 / 0 1 0."""
+    """Bias initialiser that makes theta the identity of a transform.
+
+    Args:
+        transform: A transform, its name or its configuration.
+    """
+
+    def __init__(self, transform: Any = "affine") -> None:
+        self.transform = as_transform(transform)
 
     def __call__(self, shape: Any, dtype: Any = None, **kwargs: Any) -> Any:
-        """Return the identity theta for a bias of `shape` `(6,)`.
+        """Return the identity theta for a bias of `shape` `(num_params,)`.
 
         Raises:
             ValueError: If the shape is another one.
         """
-        if tuple(shape) != (6,):
-            raise ValueError(f"bias has shape {tuple(shape)}: an affine theta has 6 parameters")
-        return keras.ops.convert_to_tensor(_IDENTITY, dtype=dtype)
+        count = self.transform.num_params
+        if tuple(shape) != (count,):
+            name = self.transform.name
+            raise ValueError(
+                f"bias has shape {tuple(shape)}: a theta of {name!r} has {count} parameters"
+            )
+        return keras.ops.convert_to_tensor(np.ravel(self.transform.identity()), dtype=dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this initialiser again."""
+        return {"transform": describe(self.transform)}
 
 
 @keras.saving.register_keras_serializable(package="stnkit")
 class ThetaHead(keras.layers.Layer):
-    r"""Regress an affine theta from features; untrained, it is the identity for every image.
+    r"""Regress a theta from features; untrained, it is the identity for every image.
 
-    $$\theta = W f + b, \quad W = 0, \quad b = (1, 0, 0, 0, 1, 0)$$
+    $$\theta = W f + b, \quad W = 0, \quad b = \theta_{identity}$$
 
     Features of rank above 2 are flattened first. Both variables are float32 under any policy: half
-    precision cannot express a shift of a pixel in a large image.
+    precision cannot express a shift of a pixel in a large image. Bounds of the transform are
+    applied here.
 
     Args:
+        transform: A transform, its name or its configuration.
         **kwargs: Arguments of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: If the transform is unknown.
 
     Source:
         Jaderberg et al. 2015, section 3.1 and appendix A.1 (initialisation to the identity).
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, transform: Any = "affine", **kwargs: Any) -> None:
         kwargs["dtype"] = "float32"
         super().__init__(**kwargs)
+        self.transform = as_transform(transform)
         self.flatten = keras.layers.Flatten(dtype="float32")
         self.dense = keras.layers.Dense(
-            len(_IDENTITY),
+            self.transform.num_params,
             kernel_initializer="zeros",
-            bias_initializer=IdentityTheta(),
+            bias_initializer=IdentityTheta(self.transform),
             dtype="float32",
             name="theta",
         )
@@ -66,9 +88,16 @@ class ThetaHead(keras.layers.Layer):
         self.dense.build(self.flatten.compute_output_shape(input_shape))
 
     def call(self, features: Any) -> Any:
-        """Return theta `[batch, 2, 3]` for features `[batch, ...]`."""
-        return keras.ops.reshape(self.dense(self.flatten(features)), (-1, 2, 3))
+        """Return theta `[batch, *theta_shape]` for features `[batch, ...]`."""
+        raw = keras.ops.reshape(
+            self.dense(self.flatten(features)), (-1, *self.transform.theta_shape)
+        )
+        return self.transform.bounded(raw)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
         """Return the shape of theta."""
-        return (input_shape[0], 2, 3)
+        return (input_shape[0], *self.transform.theta_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this layer again."""
+        return {**super().get_config(), "transform": describe(self.transform)}

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from stnkit.models.sampling.coordinates import to_pixels
-from stnkit.models.sampling.interpolation import bilinear, nearest
+from stnkit.models.sampling.interpolation import INTERPOLATIONS
 from stnkit.models.shapes import sizes
 
-_INTERPOLATIONS = {"bilinear": bilinear, "nearest": nearest}
 _PADDING_MODES = ("zeros", "border", "reflection")
 
 
@@ -21,25 +21,29 @@ def check_modes(interpolation: str, padding_mode: str) -> None:
     Raises:
         ValueError: If one is unknown; the message lists those that exist.
     """
-    if interpolation not in tuple(_INTERPOLATIONS):
-        known = ", ".join(repr(name) for name in _INTERPOLATIONS)
+    if interpolation not in tuple(INTERPOLATIONS):
+        known = ", ".join(repr(name) for name in INTERPOLATIONS)
         raise ValueError(f"interpolation is {interpolation!r}: expected one of {known}")
     if padding_mode not in _PADDING_MODES:
         known = ", ".join(repr(name) for name in _PADDING_MODES)
         raise ValueError(f"padding_mode is {padding_mode!r}: expected one of {known}")
 
 
-def check_image(image: Any) -> Any:
+def check_image(image: Any, ranks: tuple[int, ...] = (4,)) -> Any:
     """Return `image` as a tensor after checking it.
 
+    Args:
+        image: `[batch, height, width, channels]`, or a volume where `ranks` holds 5.
+        ranks: Ranks that are taken.
+
     Raises:
-        ValueError: If it is not `[batch, height, width, channels]`, of a float type, or if its
-            height, width or number of channels is 0.
+        ValueError: If it has another rank, is not of a float type, or has a size of 0.
     """
     image = tf.convert_to_tensor(image)
-    if image.shape.rank != 4:
+    if image.shape.rank not in ranks:
+        volume = " or [batch, depth, height, width, channels]" if 5 in ranks else ""
         raise ValueError(
-            f"image has shape {image.shape}: expected [batch, height, width, channels]"
+            f"image has shape {image.shape}: expected [batch, height, width, channels]{volume}"
         )
     if not image.dtype.is_floating:
         raise ValueError(
@@ -52,13 +56,23 @@ def check_image(image: Any) -> Any:
 
 
 def sample_planes(
-    image: Any, x: Any, y: Any, interpolation: str, padding_mode: str, align_corners: bool
+    image: Any, planes: Sequence[Any], interpolation: str, padding_mode: str, align_corners: bool
 ) -> Any:
-    """`grid_sample` with the grid given as its x and y planes, `[batch, h, w]` each, unchecked."""
-    _, height, width, _ = sizes(image)
-    x = to_pixels(x, width, align_corners)
-    y = to_pixels(y, height, align_corners)
-    return _INTERPOLATIONS[interpolation](image, x, y, padding_mode, align_corners)
+    """`grid_sample` with the grid given as its planes (x, y) or (x, y, z), unchecked.
+
+    Args:
+        image: `[batch, *spatial, channels]`.
+        planes: `[batch, *output]` normalised coordinates for each axis, x first.
+        interpolation: As in `grid_sample`.
+        padding_mode: As in `grid_sample`.
+        align_corners: As in `grid_sample`.
+    """
+    _, *spatial, _ = sizes(image)
+    pixels = [
+        to_pixels(plane, size, align_corners)
+        for plane, size in zip(reversed(planes), spatial, strict=True)
+    ]
+    return INTERPOLATIONS[interpolation](image, pixels, padding_mode, align_corners)
 
 
 def grid_sample(
@@ -77,14 +91,17 @@ def grid_sample(
         NaN coordinate reads far outside, top left.
 
     Args:
-        image: `[batch, height, width, channels]` float.
-        grid: `[batch, h, w, 2]` float, last axis (x, y). Any value is safe, NaN and inf included.
-        interpolation: "bilinear" or "nearest" (ties to the even pixel; no gradient for the grid).
+        image: `[batch, height, width, channels]` float, or a volume
+            `[batch, depth, height, width, channels]`.
+        grid: `[batch, h, w, 2]` float, last axis (x, y); for a volume `[batch, d, h, w, 3]`, last
+            axis (x, y, z). Any value is safe, NaN and inf included.
+        interpolation: "bilinear" (trilinear for a volume), "nearest" (ties to the even pixel; no
+            gradient for the grid), or "bicubic" (images only).
         padding_mode: "zeros", "border" or "reflection".
         align_corners: What -1 and 1 stand for; use the same value in `affine_grid`.
 
     Returns:
-        `[batch, h, w, channels]` of the image's dtype.
+        `[batch, h, w, channels]`, or `[batch, d, h, w, channels]`, of the image's dtype.
 
     Raises:
         ValueError: If a mode is unknown, a shape does not fit, the image is not of a float type, or
@@ -94,11 +111,17 @@ def grid_sample(
         Jaderberg et al. 2015, eq. 3 and 5; ONNX operator GridSample, version 16.
     """
     check_modes(interpolation, padding_mode)
-    image = check_image(image)
+    image = check_image(image, ranks=(4, 5))
     grid = tf.convert_to_tensor(grid)
-    if grid.shape.rank != 4 or grid.shape[-1] != 2:
+    axes = image.shape.rank - 2
+    if grid.shape.rank != image.shape.rank or grid.shape[-1] != axes:
+        expected = "[batch, h, w, 2], last axis (x, y)"
+        if axes == 3:
+            expected = "[batch, d, h, w, 3], last axis (x, y, z)"
+        raise ValueError(f"grid has shape {grid.shape}: expected {expected}")
+    if axes == 3 and interpolation == "bicubic":
         raise ValueError(
-            f"grid has shape {grid.shape}: expected [batch, h, w, 2], last axis (x, y)"
+            "interpolation is 'bicubic' and the image a volume: expected 'bilinear' or 'nearest'"
         )
     if not grid.dtype.is_floating:
         raise ValueError(f"grid has dtype {grid.dtype.name}: expected a float type")
@@ -108,9 +131,8 @@ def grid_sample(
         )
     if grid.dtype != tf.float64:
         grid = tf.cast(grid, tf.float32)  # coordinates are never computed in half precision
-    return sample_planes(
-        image, grid[..., 0], grid[..., 1], interpolation, padding_mode, align_corners
-    )
+    planes = [grid[..., axis] for axis in range(axes)]
+    return sample_planes(image, planes, interpolation, padding_mode, align_corners)
 
 
 @keras.saving.register_keras_serializable(package="stnkit")
@@ -145,13 +167,13 @@ class GridSampler(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         """Return the image sampled at the grid, for `inputs = [image, grid]`."""
         image, grid = inputs
-        image = tf.cast(check_image(image), self.compute_dtype)
+        image = tf.cast(check_image(image, ranks=(4, 5)), self.compute_dtype)
         return grid_sample(image, grid, self.interpolation, self.padding_mode, self.align_corners)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
         """Return the output shape for the shapes of image and grid."""
         image, grid = input_shape
-        return (image[0], grid[1], grid[2], image[3])
+        return (image[0], *grid[1:-1], image[-1])
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this layer again."""

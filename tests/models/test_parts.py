@@ -116,7 +116,7 @@ def test_identity_theta_fills_a_bias():
 
 @pytest.mark.parametrize("shape", [(5,), (2, 3), (6, 6), ()], ids=str)
 def test_identity_theta_refuses_another_shape(shape):
-    with pytest.raises(ValueError, match="an affine theta has 6 parameters") as caught:
+    with pytest.raises(ValueError, match="a theta of 'affine' has 6 parameters") as caught:
         IdentityTheta()(shape)
     assert str(shape) in str(caught.value)
 

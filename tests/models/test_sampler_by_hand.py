@@ -9,7 +9,7 @@ import pytest
 
 from stnkit.models import affine_grid, grid_sample
 
-INTERPOLATIONS = ("bilinear", "nearest")
+INTERPOLATIONS = ("bilinear", "nearest", "bicubic")
 PADDING_MODES = ("zeros", "border", "reflection")
 ALIGN_CORNERS = (False, True)
 # What numpy.pad calls the modes; reflection repeats the border pixel unless corners are aligned.
@@ -168,6 +168,59 @@ def test_zeros_padding_fades_within_one_pixel(outside, align_corners, assert_clo
     received = read_at(white, rows, columns, ("bilinear", "zeros", align_corners))[0, ..., 0]
     faded = np.array([max(0.0, 1 - outside), 1, max(0.0, 1 - outside)])
     assert_close(received, np.outer(faded, faded), tolerances.sample)
+
+
+def keys_weights(away, a=-0.75):
+    """Return the four weights of Keys' cubic convolution, from its two polynomials."""
+
+    def kernel(d):
+        d = abs(d)
+        if d <= 1:
+            return (a + 2) * d**3 - (a + 3) * d**2 + 1
+        return a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
+
+    return np.array([kernel(away - step) for step in (-1, 0, 1, 2)])
+
+
+@every_alignment
+def test_bicubic_half_way_between_pixels(align_corners, assert_close, tolerances):
+    # -3/32, 19/32, 19/32, -3/32: the overshoot of a = -0.75.
+    image = np.tile(np.array([1, 0, 0, 0, 0, 8, 0, 0], np.float32), (2, 1)).reshape(1, 2, 8, 1)
+    mode = ("bicubic", "border", align_corners)
+    received = read_at(image, [0], np.arange(7) + 0.5, mode)[0, 0, :, 0]
+    expected = np.array([19 / 32 - 3 / 32, -3 / 32, 0, -24 / 32, 152 / 32, 152 / 32, -24 / 32])
+    assert_close(received, expected, tolerances.sample)
+
+
+@every_alignment
+@pytest.mark.parametrize("away", [0.0, 0.25, 0.5, 0.9])
+def test_bicubic_reads_sixteen_pixels(align_corners, away, assert_close, tolerances):
+    image = np.random.default_rng(3).uniform(0, 1, (1, 4, 4, 1)).astype(np.float32)
+    rows, columns = [1 + away], [2 - away] if away else [1.0]
+    received = read_at(image, rows, columns, ("bicubic", "zeros", align_corners))[0, 0, 0]
+    expected = keys_weights(away) @ image[0, ..., 0] @ keys_weights(1 - away if away else 0.0)
+    assert_close(received, np.array([expected]), tolerances.sample)
+
+
+@every_alignment
+def test_bicubic_with_zeros_still_sees_the_image_two_pixels_outside(
+    align_corners, assert_close, tolerances
+):
+    white = np.ones((1, 2, 5, 1), np.float32)
+    outside = np.array([-2.5, -2.0, -1.5, -1.0, -0.5, 4.5, 5.0, 5.5, 6.0, 6.5])
+    received = read_at(white, [0], outside, ("bicubic", "zeros", align_corners))[0, 0, :, 0]
+    # The sum of the weights that fall on pixels: all but the outermost cancel.
+    expected = np.array([0, 0, -3 / 32, 0, 1 / 2, 1 / 2, 0, -3 / 32, 0, 0])
+    assert_close(received, expected, tolerances.sample)
+
+
+@pytest.mark.parametrize("padding_mode", ["border", "reflection"])
+@every_alignment
+def test_bicubic_keeps_a_flat_image_flat(padding_mode, align_corners, assert_close, tolerances):
+    grid = np.random.default_rng(4).uniform(-3, 3, (1, 9, 9, 2)).astype(np.float32)
+    flat = np.full((1, 5, 4, 2), 0.625, np.float32)
+    received = grid_sample(flat, grid, "bicubic", padding_mode, align_corners).numpy()
+    assert_close(received, np.full((1, 9, 9, 2), 0.625), tolerances.sample)
 
 
 @every_alignment

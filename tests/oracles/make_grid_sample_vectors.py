@@ -11,11 +11,13 @@ and not an order of summation. The same seed and versions give the same file, by
 Layout of the file, M being the number of modes:
     provenance               JSON text: versions, seed, how the file was made
     modes                    [M, 3] text: interpolation, padding_mode, "True" or "False"
+    volume_modes             the same for volumes
     smooth_I_image, _grid, _upstream                    a case, see `sampling_cases.Case`
     smooth_I_values          [M, batch, *output, channels]
     smooth_I_grad_image      [M, batch, *spatial, channels]   of sum(values * upstream)
     smooth_I_grad_grid       [M, batch, *output, n]           of sum(values * upstream)
     exact_I_image, _grid, _values    as above; gradients are not defined on kinks
+    volume_I_…, volumeexact_I_…      smooth and exact cases of volumes, in the volume modes
     affine_I_theta           [batch, 2, 3]
     affine_I_upstream        [batch, height, width, 2]
     affine_I_values          [2, batch, height, width, 2]     align_corners False, then True
@@ -27,6 +29,7 @@ from __future__ import annotations
 import argparse
 import json
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +37,7 @@ import numpy.typing as npt
 import torch
 from sampling_cases import (
     MODES,
+    VOLUME_MODES,
     Array,
     Case,
     draw_exact,
@@ -41,6 +45,8 @@ from sampling_cases import (
     draw_smooth_of_random_shape,
     draw_theta,
 )
+
+Mode = tuple[str, str, bool]
 
 SEED = 20150605
 DEFAULT_OUTPUT = Path(__file__).with_name("grid_sample_vectors.npz")
@@ -63,6 +69,17 @@ EXACT_SHAPES = (
     ((2, 1), 4, (5, 6)),
     ((1, 2), 1, (5, 6)),
     ((1, 1), 3, (4, 5)),
+)
+VOLUME_SHAPES = (
+    (1, (1, 1, 1), 1, (2, 2, 3)),
+    (2, (1, 4, 1), 3, (2, 3, 2)),
+    (2, (3, 4, 5), 1, (3, 2, 4)),
+    (1, (4, 2, 3), 4, (2, 4, 3)),
+)
+VOLUME_EXACT_SHAPES = (
+    ((4, 2, 8), 1, (5, 6, 7)),
+    ((3, 5, 2), 1, (5, 6, 7)),
+    ((1, 1, 4), 3, (3, 4, 5)),
 )
 AFFINE_SHAPES = ((1, (1, 1)), (2, (1, 5)), (2, (4, 1)), (3, (4, 6)), (1, (7, 3)))
 
@@ -118,26 +135,15 @@ def build(seed: int = SEED) -> dict[str, npt.NDArray]:
     arrays: dict[str, npt.NDArray] = {
         "provenance": np.array(json.dumps(provenance, sort_keys=True)),
         "modes": np.array([[str(part) for part in mode] for mode in MODES]),
+        "volume_modes": np.array([[str(part) for part in mode] for mode in VOLUME_MODES]),
     }
     cases = [draw_smooth(rng, *shape) for shape in SMOOTH_SHAPES]
     cases += [draw_smooth_of_random_shape(rng) for _ in range(RANDOM_SHAPES)]
     for index, case in enumerate(cases):
-        values, grad_image, grad_grid = zip(*(sample(case, *mode) for mode in MODES), strict=True)
-        arrays |= {
-            f"smooth_{index}_image": case.image,
-            f"smooth_{index}_grid": case.grid,
-            f"smooth_{index}_upstream": case.upstream,
-            f"smooth_{index}_values": np.stack(values),
-            f"smooth_{index}_grad_image": np.stack(grad_image),
-            f"smooth_{index}_grad_grid": np.stack(grad_grid),
-        }
+        arrays |= _smooth_arrays(f"smooth_{index}", case, MODES)
     for index, (spatial, channels, output) in enumerate(EXACT_SHAPES):
         case = draw_exact(rng, spatial, channels, output)
-        arrays |= {
-            f"exact_{index}_image": case.image,
-            f"exact_{index}_grid": case.grid,
-            f"exact_{index}_values": np.stack([sample(case, *mode)[0] for mode in MODES]),
-        }
+        arrays |= _exact_arrays(f"exact_{index}", case, MODES)
     for index, (batch, output) in enumerate(AFFINE_SHAPES):
         theta = draw_theta(rng, batch)
         upstream = rng.uniform(-1, 1, (batch, *output, 2)).astype(np.float32)
@@ -148,7 +154,32 @@ def build(seed: int = SEED) -> dict[str, npt.NDArray]:
             f"affine_{index}_values": np.stack([values for values, _ in results]),
             f"affine_{index}_grad_theta": np.stack([gradient for _, gradient in results]),
         }
+    for index, shape in enumerate(VOLUME_SHAPES):
+        arrays |= _smooth_arrays(f"volume_{index}", draw_smooth(rng, *shape), VOLUME_MODES)
+    for index, (spatial, channels, output) in enumerate(VOLUME_EXACT_SHAPES):
+        case = draw_exact(rng, spatial, channels, output)
+        arrays |= _exact_arrays(f"volumeexact_{index}", case, VOLUME_MODES)
     return arrays
+
+
+def _smooth_arrays(name: str, case: Case, modes: Sequence[Mode]) -> dict[str, npt.NDArray]:
+    values, grad_image, grad_grid = zip(*(sample(case, *mode) for mode in modes), strict=True)
+    return {
+        f"{name}_image": case.image,
+        f"{name}_grid": case.grid,
+        f"{name}_upstream": case.upstream,
+        f"{name}_values": np.stack(values),
+        f"{name}_grad_image": np.stack(grad_image),
+        f"{name}_grad_grid": np.stack(grad_grid),
+    }
+
+
+def _exact_arrays(name: str, case: Case, modes: Sequence[Mode]) -> dict[str, npt.NDArray]:
+    return {
+        f"{name}_image": case.image,
+        f"{name}_grid": case.grid,
+        f"{name}_values": np.stack([sample(case, *mode)[0] for mode in modes]),
+    }
 
 
 def _float32(tensor: torch.Tensor | None) -> Array:

@@ -28,12 +28,17 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
 
-INTERPOLATIONS = ("bilinear", "nearest")
+INTERPOLATIONS = ("bilinear", "nearest", "bicubic")
 PADDING_MODES = ("zeros", "border", "reflection")
 MODES: tuple[tuple[str, str, bool], ...] = tuple(
     itertools.product(INTERPOLATIONS, PADDING_MODES, (False, True))
 )
-"""Every (interpolation, padding_mode, align_corners)."""
+"""Every (interpolation, padding_mode, align_corners) of an image."""
+
+VOLUME_MODES: tuple[tuple[str, str, bool], ...] = tuple(
+    mode for mode in MODES if mode[0] != "bicubic"
+)
+"""Every (interpolation, padding_mode, align_corners) of a volume."""
 
 KINK_MARGIN_PX = 2e-3
 """Smooth coordinates keep this far from a multiple of half a pixel: over 100 times the rounding
