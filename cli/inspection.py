@@ -11,8 +11,6 @@ from stnkit.runtime.errors import InputError
 if TYPE_CHECKING:
     from stnkit.runtime.model_file import FileSummary
 
-_MODEL_SUFFIXES = (".keras", ".h5", ".hdf5")
-
 
 def inspect_file(path: Path) -> dict[str, Any]:
     """Return what is inside a `.tflite` or `.onnx` file.
@@ -72,6 +70,7 @@ def inspect_model(what: str, custom_objects: Iterable[str], trusted: bool) -> di
         BackendMissingError: If TensorFlow is not installed.
     """
     from stnkit.cli.extras import require_convert
+    from stnkit.convert.model_path import SUFFIXES
 
     path = Path(what)
     if path.is_dir() and not (path / "saved_model.pb").exists():
@@ -79,7 +78,7 @@ def inspect_model(what: str, custom_objects: Iterable[str], trusted: bool) -> di
             f"{what}: has neither a manifest.json nor a saved_model.pb: expected a bundle or a "
             "SavedModel folder"
         )
-    if path.is_file() and path.suffix.lower() not in _MODEL_SUFFIXES:
+    if path.is_file() and path.suffix.lower() not in sum(SUFFIXES.values(), ()):
         raise InputError(
             f"{what}: is nothing to inspect by its name: expected .keras, .h5, .tflite, .onnx, a "
             "bundle or a SavedModel folder"
