@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from stnkit.models.grids import affine_grid
 from stnkit.models.sampling import grid_sample
+from stnkit.models.shapes import sizes
 
 
 @dataclass(frozen=True)
@@ -49,5 +50,6 @@ class Distortion:
 def warp(images: Any, theta: Any) -> Any:
     """Return uint8 images `[n, h, w]` warped by theta, as `[n, h, w, 1]` float32 in [0, 1]."""
     pixels = tf.cast(images, tf.float32)[..., tf.newaxis] / 255.0
-    size = (images.shape[1], images.shape[2])
-    return grid_sample(pixels, affine_grid(theta, size))
+    # Not of the static shape: it is relaxed when images of a second size come.
+    _, height, width, _ = sizes(pixels)
+    return grid_sample(pixels, affine_grid(theta, (height, width)))

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from stnkit.models.training.errors import DataError
+
 _SIDE_PX = 28
 _MAGIC = {1: 0x0801, 3: 0x0803}  # unsigned bytes, by number of axes
 _LARGEST_BYTES = 16 + 100_000 * _SIDE_PX * _SIDE_PX  # bounds what a gzip file may grow into
@@ -21,10 +23,6 @@ _STEMS = {
     "test_images": "t10k-images",
     "test_labels": "t10k-labels",
 }
-
-
-class DataError(ValueError):
-    """The training data is missing, damaged or of another kind; the message says what to do."""
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,8 @@
-"""`stnkit train digits`: the training loop, its checkpoints and its provenance."""
+"""`stnkit train digits`: the digits network on freshly distorted MNIST digits."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import platform
-import shutil
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,144 +11,22 @@ import numpy as np
 
 from stnkit.models.digits.distortion import Distortion, warp
 from stnkit.models.digits.mnist import Mnist
-from stnkit.models.digits.network import CLASS_NAMES, digits_network
+from stnkit.models.digits.network import CLASS_NAMES
+from stnkit.models.training.batches import Batches
+from stnkit.models.training.loop import Progress, train
+from stnkit.models.training.recipe import Evaluation, Recipe, TrainingResult
+from stnkit.models.training.task import Task
+from stnkit.models.zoo.arguments import check_choice
+from stnkit.models.zoo.catalogue import entry
 
 # The test digits are distorted the same way whatever the seed of the training: figures of
 # different runs compare.
 TEST_SEED = 2015
-_LEARNING_RATE = 3e-3
-
-Progress = Callable[[int, int, dict[str, float]], None]
-"""Called with (epoch, step within it, figures so far); step = steps at the end of the epoch."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What decides the result of a training run, next to the data.
-
-    Attributes:
-        epochs: Passes over the training digits, each freshly distorted.
-        seed: Seed of weights, order and distortions.
-        batch_size: Digits a step.
-    """
-
-    epochs: int = 16
-    seed: int = 0
-    batch_size: int = 128
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """A finished training run.
-
-    Attributes:
-        model: Path of the saved `.keras` file.
-        provenance: Path of the JSON file that says how it was made.
-        accuracy: Fraction of distorted test digits classified correctly, 0 to 1.
-        test_count: How many those were.
-        resumed_from_epoch: Finished epochs found in a checkpoint; 0 for a run from the start.
-        seconds: Time spent training in this process.
-    """
-
-    model: Path
-    provenance: Path
-    accuracy: float
-    test_count: int
-    resumed_from_epoch: int
-    seconds: float
-
-
-class _DistortedDigits(keras.utils.PyDataset):
-    """Batches of freshly distorted digits, a function of (seed, epoch, step) alone.
-
-    A resumed run therefore sees exactly what an uninterrupted one would have seen.
-    """
-
-    def __init__(self, images: Any, labels: Any, recipe: Recipe) -> None:
-        super().__init__()
-        self._images, self._labels, self._recipe = images, labels, recipe
-        self.begin(0)
-
-    def begin(self, epoch: int) -> None:
-        """Shuffle for an epoch, the first being 0.
-
-        Not `on_epoch_end`: Keras calls that once more at the start, unless the model is built.
-        """
-        self._key = [self._recipe.seed, epoch + 1]
-        self._order = np.random.default_rng(self._key).permutation(len(self._images))
-
-    def __len__(self) -> int:
-        return -(-len(self._images) // self._recipe.batch_size)
-
-    def __getitem__(self, step: int) -> tuple[Any, Any]:
-        size = self._recipe.batch_size
-        chosen = self._order[step * size : (step + 1) * size]
-        rng = np.random.default_rng([*self._key, step])
-        images = self._images[chosen]
-        theta = Distortion().draw(rng, len(chosen), images.shape[1])
-        return warp(images, theta), self._labels[chosen]
-
-
-def _random_states(model: Any) -> list[Any]:
-    """Return the variables that decide what dropout drops next; a `.keras` file omits them."""
-    return [variable for variable in model.variables if variable.name == "seed_generator_state"]
-
-
-class _Checkpoint:
-    """The state of an unfinished run, in a folder beside the output."""
-
-    def __init__(self, output: Path, recipe: Recipe, data: Mnist) -> None:
-        self.folder = output.with_name(output.name + ".checkpoint")
-        self._expected = {"recipe": asdict(recipe), "data": data.checksums}
-
-    def load(self) -> tuple[Any, int] | None:
-        """Return the model and its finished epochs, or None where there is no matching state."""
-        try:
-            state = json.loads((self.folder / "state.json").read_text("utf-8"))
-            if {key: state[key] for key in self._expected} != self._expected:
-                return None
-            model = keras.saving.load_model(self.folder / state["model"])
-            for variable, value in zip(_random_states(model), state["random"], strict=True):
-                variable.assign(value)
-            return model, int(state["epochs_done"])
-        except Exception:  # a damaged file: zip, HDF5, JSON and Keras each raise their own kinds
-            return None
-
-    def save(self, model: Any, epochs_done: int) -> None:
-        """Store the state after an epoch; being killed in here keeps the one before."""
-        self.folder.mkdir(exist_ok=True)
-        name = f"epoch-{epochs_done}.keras"
-        model.save(self.folder / name)
-        random = [variable.numpy().tolist() for variable in _random_states(model)]
-        state = {**self._expected, "epochs_done": epochs_done, "model": name, "random": random}
-        draft = self.folder / "state.json.new"
-        draft.write_text(json.dumps(state), "utf-8")
-        draft.replace(self.folder / "state.json")
-        for old in self.folder.glob("epoch-*.keras"):
-            if old.name != name:
-                old.unlink()
-
-    def remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-class _Report(keras.callbacks.Callback):
-    def __init__(
-        self, digits: _DistortedDigits, progress: Progress, checkpoint: _Checkpoint
-    ) -> None:
-        super().__init__()
-        self._digits, self._progress, self._checkpoint = digits, progress, checkpoint
-        self._epoch = 0
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._epoch = epoch
-        self._digits.begin(epoch)
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._progress(self._epoch, batch + 1, dict(logs or {}))
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._checkpoint.save(self.model, epoch + 1)
+# The network that ships normalises its batches, and learns well at a rate that breaks others.
+_LEARNING_RATES = {"digits": 3e-3}
+_LEARNING_RATE = 1e-3
+# Networks of the zoo that classify digits, beside the one that ships.
+NETWORKS = ("digits", "tutorial", "paper-fcn", "paper-cnn", "paper-st-fcn", "paper-st-cnn")
 
 
 def distorted_test_digits(data: Mnist) -> tuple[Any, Any]:
@@ -170,6 +40,115 @@ def distorted_test_digits(data: Mnist) -> tuple[Any, Any]:
     return np.concatenate(chunks), data.test_labels
 
 
+class DigitsTask(Task):
+    """A network for digits, trained on digits that are distorted afresh each epoch.
+
+    Args:
+        data: The digits.
+        recipe: Epochs, seed and batch size.
+        sample_count: How many distorted test digits to store as sample images.
+        network: One of `NETWORKS`.
+        transform: What theta means, for a network that lets it be chosen; None for its default.
+
+    Raises:
+        ValueError: If there is no such network, or it does not take a transform.
+    """
+
+    name = "digits"
+
+    def __init__(
+        self,
+        data: Mnist,
+        recipe: Recipe,
+        sample_count: int = 0,
+        network: str = "digits",
+        transform: str | None = None,
+    ) -> None:
+        super().__init__(recipe)
+        check_choice(network, "network", NETWORKS)
+        self._network = network
+        self._arguments: dict[str, Any] = {} if transform is None else {"transform": transform}
+        if "input_shape" in entry(network).options:
+            self._arguments["input_shape"] = (*data.train_images.shape[1:], 1)
+        self.build()  # a wrong transform is found before anything is trained
+        self._data, self._sample_count = data, sample_count
+        self._batches = Batches(len(data.train_images), recipe)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one epoch."""
+        return len(self._batches)
+
+    def build(self) -> Any:
+        """Return the untrained network."""
+        return entry(self._network).make(**self._arguments)
+
+    def compile(self, model: Any, total_steps: int) -> None:
+        """Compile for Adam with a rate that falls along a cosine to zero."""
+        rate = _LEARNING_RATES.get(self._network, _LEARNING_RATE)
+        schedule = keras.optimizers.schedules.CosineDecay(rate, total_steps)
+        model.compile(
+            optimizer=keras.optimizers.Adam(schedule),
+            loss="sparse_categorical_crossentropy",
+            metrics=["accuracy"],
+            jit_compile=False,  # XLA's code for the sampler is a third slower on a CPU
+        )
+
+    def batch(self, epoch: int, step: int) -> tuple[Any, ...]:
+        """Return distorted digits `[n, 28, 28, 1]` float32 in [0, 1], and their labels."""
+        chosen, rng = self._batches.at(epoch, step)
+        images = self._data.train_images[chosen]
+        theta = Distortion().draw(rng, len(chosen), images.shape[1])
+        return warp(images, theta), self._data.train_labels[chosen]
+
+    @cached_property
+    def _test_digits(self) -> tuple[Any, Any]:
+        return distorted_test_digits(self._data)
+
+    def evaluate(self, model: Any) -> Evaluation:
+        """Measure the accuracy on distorted test digits."""
+        images, labels = self._test_digits
+        predicted = model.predict(images, batch_size=500, verbose=0).argmax(axis=1)
+        return Evaluation({"accuracy": float((predicted == labels).mean())}, len(labels))
+
+    def data(self) -> dict[str, Any]:
+        """Return source, checksums and count of the training digits."""
+        return {
+            "source": self._data.source,
+            "sha256": self._data.checksums,
+            "train_count": len(self._data.train_images),
+        }
+
+    def settings(self) -> dict[str, Any]:
+        """Return the network and the ranges of the distortion."""
+        chosen: dict[str, Any] = {"network": self._network}
+        if "transform" in self._arguments:
+            chosen["transform"] = self._arguments["transform"]
+        return {**chosen, "distortion": Distortion().to_json()}
+
+    def measured(self, evaluation: Evaluation) -> dict[str, Any]:
+        """Return the accuracy, and the seed of the test digits' distortion."""
+        return {
+            "accuracy": {
+                "distorted_test_digits": evaluation.figures["accuracy"],
+                "count": evaluation.count,
+                "distortion_seed": TEST_SEED,
+            }
+        }
+
+    def write_extras(self, stem: Path) -> None:
+        """Write `<stem>.samples.npz` where samples were asked for."""
+        if not self._sample_count:
+            return
+        images, labels = self._test_digits
+        np.savez_compressed(
+            stem.with_name(stem.name + ".samples.npz"),
+            images=np.round(images[: self._sample_count] * 255).astype(np.uint8),
+            labels=labels[: self._sample_count],
+            class_names=np.array(CLASS_NAMES),
+        )
+
+
 def train_digits(
     data: Mnist,
     output: Path,
@@ -181,13 +160,9 @@ def train_digits(
 ) -> TrainingResult:
     """Train the digits network, measure it on distorted test digits, and save it.
 
-    After every epoch the state is saved in `<output>.checkpoint`; the same call resumes there. The
-    folder is removed at the end. Beside `output` comes `<stem>.provenance.json`, and
-    `<stem>.samples.npz` when samples are asked for.
-
     Args:
         data: The digits.
-        output: Path of the `.keras` file to write.
+        output: Path of the `.keras` file to write; `<stem>.samples.npz` comes beside it.
         recipe: Epochs, seed and batch size.
         command: The command line, for the provenance file.
         sample_count: How many distorted test digits to store as sample images.
@@ -199,78 +174,5 @@ def train_digits(
     Raises:
         OSError: If a file cannot be written.
     """
-    started = time.monotonic()
-    keras.utils.set_random_seed(recipe.seed)
-    checkpoint = _Checkpoint(output, recipe, data)
-    found = checkpoint.load()
-    steps = -(-len(data.train_images) // recipe.batch_size)
-    if found is None:
-        model, done = digits_network(), 0
-        schedule = keras.optimizers.schedules.CosineDecay(_LEARNING_RATE, recipe.epochs * steps)
-        model.compile(
-            optimizer=keras.optimizers.Adam(schedule),
-            loss="sparse_categorical_crossentropy",
-            metrics=["accuracy"],
-            jit_compile=False,  # XLA's code for the sampler is a third slower on a CPU
-        )
-    else:
-        model, done = found
-    digits = _DistortedDigits(data.train_images, data.train_labels, recipe)
-    model.fit(
-        digits,
-        initial_epoch=done,
-        epochs=recipe.epochs,
-        shuffle=False,
-        verbose=0,
-        callbacks=[_Report(digits, progress, checkpoint)],
-    )
-    images, labels = distorted_test_digits(data)
-    predicted = model.predict(images, batch_size=500, verbose=0).argmax(axis=1)
-    accuracy = float((predicted == labels).mean())
-    _save_without_optimizer(model, output)
-    stem = output.with_suffix("")
-    provenance = stem.with_name(stem.name + ".provenance.json")
-    seconds = time.monotonic() - started
-    record = {
-        "model": output.name,
-        "model_sha256": hashlib.sha256(output.read_bytes()).hexdigest(),
-        "parameters": int(model.count_params()),
-        "command": command,
-        "recipe": {**asdict(recipe), "distortion": Distortion().to_json()},
-        "data": {
-            "source": data.source,
-            "sha256": data.checksums,
-            "train_count": len(data.train_images),
-        },
-        "accuracy": {
-            "distorted_test_digits": accuracy,
-            "count": len(labels),
-            "distortion_seed": TEST_SEED,
-        },
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("stnkit", "tensorflow", "keras", "numpy")},
-        },
-        "machine": {"architecture": platform.machine(), "cores": os.cpu_count()},
-        "training_seconds_of_last_process": round(seconds, 1),
-        "resumed_from_epoch": done,
-    }
-    provenance.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-    if sample_count:
-        np.savez_compressed(
-            stem.with_name(stem.name + ".samples.npz"),
-            images=np.round(images[:sample_count] * 255).astype(np.uint8),
-            labels=labels[:sample_count],
-            class_names=np.array(CLASS_NAMES),
-        )
-    checkpoint.remove()
-    return TrainingResult(output, provenance, accuracy, len(labels), done, seconds)
-
-
-def _save_without_optimizer(model: Any, output: Path) -> None:
-    """Save what inference needs, in one step: the optimizer's slots would triple the file."""
-    bare = digits_network()
-    bare.set_weights(model.get_weights())
-    draft = output.with_name(f".{output.stem}.new.keras")
-    bare.save(draft)
-    draft.replace(output)
+    task = DigitsTask(data, recipe, sample_count)
+    return train(task, output, command=command, progress=progress)

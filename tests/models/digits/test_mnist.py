@@ -12,7 +12,8 @@ import keras
 import numpy as np
 import pytest
 
-from stnkit.models.digits.mnist import DataError, load_mnist, read_idx
+from stnkit.models.digits.mnist import load_mnist, read_idx
+from stnkit.models.training.errors import DataError
 
 STEMS = ("train-images", "train-labels", "t10k-images", "t10k-labels")
 
