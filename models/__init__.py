@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stnkit.models.composition import ComposeTheta, DisplacementField
     from stnkit.models.grids import AffineGridGenerator, affine_grid
     from stnkit.models.inverse_layer import InverseSpatialTransformer
     from stnkit.models.layer import SpatialTransformer
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from stnkit.models.transforms import (
         Affine,
         Attention,
+        Chain,
         DenseFlow,
         DiffeomorphicFlow,
         Projective,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
         ThinPlateSpline,
         Transform,
         Translation,
+        register_transform,
         transform_names,
     )
     from stnkit.models.transforms.matrices import pixel_matrix_to_theta, theta_to_pixel_matrix
@@ -36,8 +39,11 @@ __all__ = [
     "Affine",
     "AffineGridGenerator",
     "Attention",
+    "Chain",
+    "ComposeTheta",
     "DenseFlow",
     "DiffeomorphicFlow",
+    "DisplacementField",
     "GridSampler",
     "InverseSpatialTransformer",
     "Projective",
@@ -55,6 +61,7 @@ __all__ = [
     "mark_warped",
     "pixel_matrix_to_theta",
     "read_transformers",
+    "register_transform",
     "theta_to_pixel_matrix",
     "transform_names",
 ]
@@ -63,8 +70,11 @@ _HOME = {
     "Affine": "transforms",
     "AffineGridGenerator": "grids",
     "Attention": "transforms",
+    "Chain": "transforms",
+    "ComposeTheta": "composition",
     "DenseFlow": "transforms",
     "DiffeomorphicFlow": "transforms",
+    "DisplacementField": "composition",
     "GridSampler": "sampling",
     "InverseSpatialTransformer": "inverse_layer",
     "Projective": "transforms",
@@ -82,6 +92,7 @@ _HOME = {
     "mark_warped": "taps",
     "pixel_matrix_to_theta": "transforms.matrices",
     "read_transformers": "reading",
+    "register_transform": "transforms",
     "theta_to_pixel_matrix": "transforms.matrices",
     "transform_names": "transforms",
 }

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from stnkit.models.sampling.grid_sample import check_flag
 from stnkit.models.shapes import Size, check_output_size
 
 
@@ -36,6 +37,20 @@ def pixel_centres(size: Size, align_corners: bool, dtype: Any) -> Any:
     return 2 * index / tf.maximum(length - 1, 1) - 1 + single
 
 
+def check_affine_shape(shape: Any) -> None:
+    """Check the shape of a batch of affine thetas, as far as it is known.
+
+    Raises:
+        ValueError: If it is neither `[batch, 2, 3]` nor `[batch, 6]`.
+    """
+    shape = tf.TensorShape(shape)
+    flat = shape.rank == 2 and shape[1] in (6, None)
+    if not (flat or (shape.rank == 3 and shape[1] in (2, None) and shape[2] in (3, None))):
+        raise ValueError(
+            f"theta has shape {shape}: an affine transformer takes [batch, 2, 3] or [batch, 6]"
+        )
+
+
 def as_affine(theta: Any) -> Any:
     """Return theta as `[batch, 2, 3]`, from that shape or from `[batch, 6]`, in float32 or wider.
 
@@ -45,13 +60,9 @@ def as_affine(theta: Any) -> Any:
     theta = tf.convert_to_tensor(theta)
     if not theta.dtype.is_floating:
         raise ValueError(f"theta has dtype {theta.dtype.name}: expected a float type")
-    shape = theta.shape
-    if shape.rank == 2 and shape[1] in (6, None):
+    check_affine_shape(theta.shape)
+    if theta.shape.rank == 2:
         theta = tf.reshape(theta, [-1, 2, 3])
-    elif not (shape.rank == 3 and shape[1] in (2, None) and shape[2] in (3, None)):
-        raise ValueError(
-            f"theta has shape {shape}: an affine transformer takes [batch, 2, 3] or [batch, 6]"
-        )
     # Half precision resolves 1/2048 of the frame: coordinates are never computed in it.
     return theta if theta.dtype == tf.float64 else tf.cast(theta, tf.float32)
 
@@ -100,6 +111,7 @@ def affine_grid(theta: Any, output_size: Any, align_corners: bool = False) -> An
     Source:
         Jaderberg et al. 2015, Spatial Transformer Networks, eq. 1.
     """
+    align_corners = check_flag(align_corners, "align_corners")
     x, y = affine_coordinates(theta, output_size, align_corners)
     return tf.stack([x, y], axis=-1)
 
@@ -122,7 +134,15 @@ class AffineGridGenerator(keras.layers.Layer):
         kwargs["autocast"] = False
         super().__init__(**kwargs)
         self.output_size = check_output_size(output_size)
-        self.align_corners = bool(align_corners)
+        self.align_corners = check_flag(align_corners, "align_corners")
+
+    def build(self, input_shape: Any) -> None:
+        """Check the shape of theta.
+
+        Raises:
+            ValueError: If it is not that of an affine theta.
+        """
+        check_affine_shape(input_shape)
 
     def call(self, theta: Any) -> Any:
         """Return the grid `[batch, height, width, 2]` of `theta`."""

@@ -8,7 +8,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from stnkit.models.sampling.grid_sample import check_image, check_modes
+from stnkit.models.sampling.grid_sample import (
+    check_flag,
+    check_image,
+    check_image_shape,
+    check_modes,
+    check_pair,
+)
 from stnkit.models.shapes import check_output_size
 from stnkit.models.transforms.registry import as_transform, describe
 from stnkit.models.warping import WarpOptions, warp_image
@@ -53,7 +59,17 @@ class InverseSpatialTransformer(keras.layers.Layer):
         self.output_size = None if output_size is None else check_output_size(output_size)
         self.interpolation = interpolation
         self.padding_mode = padding_mode
-        self.align_corners = bool(align_corners)
+        self.align_corners = check_flag(align_corners, "align_corners")
+
+    def build(self, input_shape: Any) -> None:
+        """Check the shapes of image and theta.
+
+        Raises:
+            ValueError: If they are not two that fit.
+        """
+        image, theta = check_pair(self.name, input_shape, "theta")
+        check_image_shape(image)
+        self.transform.check_theta_shape(theta)
 
     def call(self, inputs: Any) -> Any:
         """Return the image in the original frame, for `inputs = [image, theta]`."""

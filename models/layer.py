@@ -9,7 +9,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from stnkit.models.sampling.grid_sample import check_image, check_modes
+from stnkit.models.sampling.antialias import check_known_sizes
+from stnkit.models.sampling.grid_sample import (
+    check_flag,
+    check_image,
+    check_image_shape,
+    check_modes,
+)
 from stnkit.models.shapes import check_output_size
 from stnkit.models.theta_head import ThetaHead
 from stnkit.models.transforms.registry import as_transform, describe
@@ -77,22 +83,24 @@ class SpatialTransformer(keras.layers.Layer):
                 "the image to features, e.g. stnkit.models.localization_cnn()"
             )
         factor: Any = localization_lr_multiplier
-        if not (isinstance(factor, Real) and 0 <= float(factor) < math.inf):
+        if isinstance(factor, bool) or not (
+            isinstance(factor, Real) and 0 <= float(factor) < math.inf
+        ):
             raise ValueError(f"localization_lr_multiplier is {factor!r}: expected a number >= 0")
         self.transform = as_transform(transform)
-        self.antialias = bool(antialias)
+        self.antialias = check_flag(antialias, "antialias")
         self.localization_lr_multiplier = float(factor)
         self.localization_net = localization_net
         self.output_size = None if output_size is None else check_output_size(output_size)
         self.interpolation = interpolation
         self.padding_mode = padding_mode
-        self.align_corners = bool(align_corners)
+        self.align_corners = check_flag(align_corners, "align_corners")
+        self._appends_theta_head = check_flag(theta_head, "theta_head")
         self.theta_head = (
             ThetaHead(self.transform, name="theta_head")
             if localization_net is not None and theta_head
             else None
         )
-        self._appends_theta_head = bool(theta_head)
 
     def build(self, input_shape: Any) -> None:
         """Build the localisation network and the theta head for images of `input_shape`.
@@ -108,6 +116,10 @@ class SpatialTransformer(keras.layers.Layer):
                     f"{self.name} was called on shape {input_shape}: without a localization_net it "
                     "takes [image, theta]. Pass both, or give the layer a localization_net"
                 )
+            image_shape, theta_shape = input_shape
+            check_image_shape(image_shape)
+            self.transform.check_theta_shape(theta_shape)
+            self._check_antialias(image_shape)
             return
         if several:
             raise ValueError(
@@ -119,6 +131,7 @@ class SpatialTransformer(keras.layers.Layer):
                 f"{self.name} was called on shape {input_shape}: expected an image, "
                 "[batch, height, width, channels]"
             )
+        self._check_antialias(input_shape)
         # A symbolic call builds nets of every kind: a subclassed one seldom has a `build` or a
         # `compute_output_shape` of its own. The first batch must not become the only size it takes.
         image = keras.KerasTensor((None, *input_shape[1:]), dtype=self.compute_dtype)
@@ -154,6 +167,11 @@ class SpatialTransformer(keras.layers.Layer):
             antialias=self.antialias,
         )
         return warp_image(self.name, image, theta, options)
+
+    def _check_antialias(self, image_shape: Any) -> None:
+        # Now, and not when the first graph is traced: an eager call knows every size.
+        if self.antialias and self.output_size is not None:
+            check_known_sizes(image_shape, self.output_size)
 
     def _cast(self, image: Any) -> Any:
         """Return the image, checked, in the dtype that this layer computes in."""

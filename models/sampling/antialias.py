@@ -11,6 +11,21 @@ import tensorflow as tf
 from stnkit.models.shapes import Size, sizes
 
 
+def check_known_sizes(image_shape: Any, output_size: tuple[Size, Size]) -> None:
+    """Check that the sizes of the filter can be worked out.
+
+    Raises:
+        ValueError: If a size of the image or of the output is open.
+    """
+    shape = tf.TensorShape(image_shape)
+    for size in (*shape.as_list()[1:], *output_size):
+        if not isinstance(size, int):
+            raise ValueError(
+                f"image has shape {shape} and the output {output_size}: anti-aliasing needs "
+                "known sizes"
+            )
+
+
 def antialias(image: Any, output_size: tuple[Size, Size]) -> Any:
     """Return the image smoothed for being shrunk to `output_size`.
 
@@ -26,13 +41,8 @@ def antialias(image: Any, output_size: tuple[Size, Size]) -> Any:
     Raises:
         ValueError: If a size is open.
     """
+    check_known_sizes(image.shape, output_size)
     _, height, width, channels = sizes(image)
-    for size in (height, width, channels, *output_size):
-        if not isinstance(size, int):
-            raise ValueError(
-                f"image has shape {image.shape} and the output {output_size}: anti-aliasing needs "
-                "known sizes"
-            )
     for axis, (size, target) in enumerate(zip((height, width), output_size, strict=True), start=1):
         if target < size:
             image = _smooth(image, axis, size / target, size, channels)

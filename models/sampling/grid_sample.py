@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from stnkit.models.sampling.coordinates import to_pixels
@@ -29,6 +30,70 @@ def check_modes(interpolation: str, padding_mode: str) -> None:
         raise ValueError(f"padding_mode is {padding_mode!r}: expected one of {known}")
 
 
+def check_flag(value: Any, name: str) -> bool:
+    """Return `value` as a bool.
+
+    Raises:
+        ValueError: If it is anything else: every text is true, "no" as well.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} is {value!r}: expected True or False")
+    return bool(value)
+
+
+def check_pair(layer: str, input_shape: Any, second: str) -> tuple[Any, Any]:
+    """Return the two shapes that a layer is built for, which takes an image and something else.
+
+    Args:
+        layer: Name of the layer.
+        input_shape: What Keras hands to `build`.
+        second: What the layer takes beside the image.
+
+    Raises:
+        ValueError: If there are not two of them, in this order.
+    """
+    named = isinstance(input_shape, dict)
+    several = not named and len(input_shape) > 0 and isinstance(input_shape[0], (list, tuple))
+    if not several or len(input_shape) != 2:
+        raise ValueError(f"{layer} was called on shape {input_shape}: it takes [image, {second}]")
+    return input_shape[0], input_shape[1]
+
+
+def check_image_shape(shape: Any, ranks: tuple[int, ...] = (4,)) -> None:
+    """Check the shape of a batch of images, as far as it is known.
+
+    Raises:
+        ValueError: If it has another rank, or a size of 0.
+    """
+    shape = tf.TensorShape(shape)
+    if shape.rank not in ranks:
+        volume = " or [batch, depth, height, width, channels]" if 5 in ranks else ""
+        raise ValueError(
+            f"image has shape {shape}: expected [batch, height, width, channels]{volume}"
+        )
+    if 0 in shape.as_list()[1:]:
+        raise ValueError(f"image has shape {shape}: expected at least one pixel and channel")
+
+
+def check_grid_shape(shape: Any, image_shape: Any, interpolation: str) -> None:
+    """Check the shape of a grid for images of a shape that has been checked.
+
+    Raises:
+        ValueError: If rank or last axis do not fit the image, or the interpolation does not.
+    """
+    shape, image_shape = tf.TensorShape(shape), tf.TensorShape(image_shape)
+    axes = image_shape.rank - 2
+    if shape.rank != image_shape.rank or shape[-1] != axes:
+        expected = "[batch, h, w, 2], last axis (x, y)"
+        if axes == 3:
+            expected = "[batch, d, h, w, 3], last axis (x, y, z)"
+        raise ValueError(f"grid has shape {shape}: expected {expected}")
+    if axes == 3 and interpolation == "bicubic":
+        raise ValueError(
+            "interpolation is 'bicubic' and the image a volume: expected 'bilinear' or 'nearest'"
+        )
+
+
 def check_image(image: Any, ranks: tuple[int, ...] = (4,)) -> Any:
     """Return `image` as a tensor after checking it.
 
@@ -40,18 +105,12 @@ def check_image(image: Any, ranks: tuple[int, ...] = (4,)) -> Any:
         ValueError: If it has another rank, is not of a float type, or has a size of 0.
     """
     image = tf.convert_to_tensor(image)
-    if image.shape.rank not in ranks:
-        volume = " or [batch, depth, height, width, channels]" if 5 in ranks else ""
-        raise ValueError(
-            f"image has shape {image.shape}: expected [batch, height, width, channels]{volume}"
-        )
+    check_image_shape(image.shape, ranks)
     if not image.dtype.is_floating:
         raise ValueError(
             f"image has dtype {image.dtype.name}: expected a float type; cast it first, "
             "e.g. tf.cast(image, tf.float32) / 255"
         )
-    if 0 in image.shape.as_list()[1:]:
-        raise ValueError(f"image has shape {image.shape}: expected at least one pixel and channel")
     return image
 
 
@@ -104,25 +163,17 @@ def grid_sample(
         `[batch, h, w, channels]`, or `[batch, d, h, w, channels]`, of the image's dtype.
 
     Raises:
-        ValueError: If a mode is unknown, a shape does not fit, the image is not of a float type, or
-            a batch has more pixels than int32 can count.
+        ValueError: If a mode is unknown, a shape does not fit, image or grid are not of a float
+            type, or a batch has more pixels than int32 can count.
 
     Source:
         Jaderberg et al. 2015, eq. 3 and 5; ONNX operator GridSample, version 16.
     """
     check_modes(interpolation, padding_mode)
+    align_corners = check_flag(align_corners, "align_corners")
     image = check_image(image, ranks=(4, 5))
     grid = tf.convert_to_tensor(grid)
-    axes = image.shape.rank - 2
-    if grid.shape.rank != image.shape.rank or grid.shape[-1] != axes:
-        expected = "[batch, h, w, 2], last axis (x, y)"
-        if axes == 3:
-            expected = "[batch, d, h, w, 3], last axis (x, y, z)"
-        raise ValueError(f"grid has shape {grid.shape}: expected {expected}")
-    if axes == 3 and interpolation == "bicubic":
-        raise ValueError(
-            "interpolation is 'bicubic' and the image a volume: expected 'bilinear' or 'nearest'"
-        )
+    check_grid_shape(grid.shape, image.shape, interpolation)
     if not grid.dtype.is_floating:
         raise ValueError(f"grid has dtype {grid.dtype.name}: expected a float type")
     if not image.shape[:1].is_compatible_with(grid.shape[:1]):
@@ -131,7 +182,7 @@ def grid_sample(
         )
     if grid.dtype != tf.float64:
         grid = tf.cast(grid, tf.float32)  # coordinates are never computed in half precision
-    planes = [grid[..., axis] for axis in range(axes)]
+    planes = [grid[..., axis] for axis in range(grid.shape[-1])]
     return sample_planes(image, planes, interpolation, padding_mode, align_corners)
 
 
@@ -146,7 +197,7 @@ class GridSampler(keras.layers.Layer):
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: If a mode is unknown.
+        ValueError: If a mode is unknown, or shapes do not fit.
     """
 
     def __init__(
@@ -162,7 +213,17 @@ class GridSampler(keras.layers.Layer):
         check_modes(interpolation, padding_mode)
         self.interpolation = interpolation
         self.padding_mode = padding_mode
-        self.align_corners = bool(align_corners)
+        self.align_corners = check_flag(align_corners, "align_corners")
+
+    def build(self, input_shape: Any) -> None:
+        """Check the shapes of image and grid.
+
+        Raises:
+            ValueError: If they are not two that fit.
+        """
+        image, grid = check_pair(self.name, input_shape, "grid")
+        check_image_shape(image, ranks=(4, 5))
+        check_grid_shape(grid, image, self.interpolation)
 
     def call(self, inputs: Any) -> Any:
         """Return the image sampled at the grid, for `inputs = [image, grid]`."""

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from stnkit.models.grids import pixel_centres
+from stnkit.models.sampling.grid_sample import check_flag
 from stnkit.models.shapes import check_output_size
 from stnkit.models.transforms.matrices import inverse_3x3
 
@@ -51,6 +52,19 @@ class Transform(ABC):
     def planes(self, theta: Any, output_size: Any, align_corners: bool) -> Planes:
         """Return the x and y planes of the grid for a theta that `check_theta` has seen."""
 
+    def map_points(self, theta: Any, points: Planes, align_corners: bool) -> Planes:
+        """Return where the map takes any points, not only those of a regular grid.
+
+        Args:
+            theta: `[batch, *theta_shape]`, as `check_theta` returns it.
+            points: x and y, `[batch, height, width]` each, normalised.
+            align_corners: What -1 and 1 stand for.
+
+        Raises:
+            ValueError: If the family can map regular grids only.
+        """
+        raise ValueError(f"{type(self).__name__} maps regular grids only, not single points")
+
     @property
     def num_params(self) -> int:
         """Number of parameters of one theta."""
@@ -59,6 +73,21 @@ class Transform(ABC):
     @abstractmethod
     def identity(self) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Return the theta that leaves an image as it is, `theta_shape` float32."""
+
+    def check_theta_shape(self, shape: Any) -> None:
+        """Check the shape of a batch of thetas, as far as it is known.
+
+        Raises:
+            ValueError: If it is neither `[batch, *theta_shape]` nor `[batch, num_params]`.
+        """
+        shape, wanted = tf.TensorShape(shape), list(self.theta_shape)
+        flat = shape.rank == 2 and shape[1] in (self.num_params, None)
+        if not (flat or (shape.rank is not None and shape[1:].is_compatible_with(wanted))):
+            inner = ", ".join(str(size) for size in wanted)
+            raise ValueError(
+                f"theta has shape {shape}: {type(self).__name__} takes [batch, {inner}] or "
+                f"[batch, {self.num_params}]"
+            )
 
     def check_theta(self, theta: Any) -> Any:
         """Return theta as `[batch, *theta_shape]`, float32 or wider.
@@ -72,15 +101,8 @@ class Transform(ABC):
         theta = tf.convert_to_tensor(theta)
         if not theta.dtype.is_floating:
             raise ValueError(f"theta has dtype {theta.dtype.name}: expected a float type")
-        wanted = list(self.theta_shape)
-        shape = theta.shape
-        flat = shape.rank == 2 and shape[1] in (self.num_params, None)
-        if not (flat or (shape.rank is not None and shape[1:].is_compatible_with(wanted))):
-            inner = ", ".join(str(size) for size in wanted)
-            raise ValueError(
-                f"theta has shape {shape}: {type(self).__name__} takes [batch, {inner}] or "
-                f"[batch, {self.num_params}]"
-            )
+        self.check_theta_shape(theta.shape)
+        wanted, shape = list(self.theta_shape), theta.shape
         if shape.rank != len(wanted) + 1 or not shape[1:].is_fully_defined():
             theta = tf.reshape(theta, [-1, *wanted])
         # Half precision resolves 1/2048 of the frame: coordinates are never computed in it.
@@ -96,6 +118,11 @@ class Transform(ABC):
         identity = tf.constant(self.identity(), raw.dtype)
         return identity + bounds * tf.tanh((raw - identity) / bounds)
 
+    def limits(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return the bound of each parameter, `[num_params]`, infinite where there is none."""
+        bounds = np.inf if self.bounds is None else np.asarray(self.bounds, np.float64)
+        return np.broadcast_to(bounds, (self.num_params,))
+
     def grid(self, theta: Any, output_size: Any, align_corners: bool = False) -> Any:
         """Return the sampling grid.
 
@@ -110,6 +137,7 @@ class Transform(ABC):
         Raises:
             ValueError: If theta has another shape, or a size is not positive.
         """
+        align_corners = check_flag(align_corners, "align_corners")
         x, y = self.planes(self.check_theta(theta), output_size, align_corners)
         return tf.stack([x, y], axis=-1)
 
@@ -161,6 +189,18 @@ class MatrixTransform(Transform):
     @abstractmethod
     def from_matrix(self, matrix: Any) -> Any:
         """Return the theta of matrices of the family, `[batch, 3, 3]`."""
+
+    def map_points(self, theta: Any, points: Planes, align_corners: bool) -> Planes:
+        """Return the points (x, y) multiplied by the matrix."""
+        del align_corners
+        rows = self.matrix(theta)
+        x, y = points
+
+        def row(index: int) -> Any:
+            a, b, c = (tf.reshape(rows[:, index, k], [-1, 1, 1]) for k in range(3))
+            return a * x + b * y + c
+
+        return row(0), row(1)
 
     def compose(self, a: Any, b: Any) -> Any:
         """Return the theta of warping by `a`, then warping the result by `b`: A times B."""

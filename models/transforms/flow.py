@@ -59,6 +59,12 @@ class DenseFlow(Transform):
             field = _resize(field, columns, rows, align_corners)
         return field[..., 0] + columns, field[..., 1] + tf.expand_dims(rows, 1)
 
+    def map_points(self, theta: Any, points: Planes, align_corners: bool) -> Planes:
+        """Return the points moved by the displacement that the field has there."""
+        field = self.displacement(theta, align_corners)
+        moved = sample_planes(field, points, "bilinear", "border", align_corners)
+        return points[0] + moved[..., 0], points[1] + moved[..., 1]
+
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this transform again."""
         return {"size": list(self.size), **super().get_config()}
@@ -67,13 +73,14 @@ class DenseFlow(Transform):
 class DiffeomorphicFlow(DenseFlow):
     r"""The flow of a stationary velocity field for one unit of time, by scaling and squaring.
 
-    $$\phi = \exp(v): \quad \phi_0 = \mathrm{id} + v / 2^n, \quad
+    $$\phi = \exp(v): \quad \phi_0(x) = x + h \, v(x + \tfrac{h}{2} v(x)), \; h = 2^{-n}, \quad
     \phi_{i+1} = \phi_i \circ \phi_i$$
 
     The map folds nowhere where the field is smooth, and the flow of -v is its inverse, as far as
-    the first step and the interpolation of the field allow: about |v| |grad v| / 2^n, and a part
-    that falls with the square of the field's spacing. At smooth displacements of 0.1 in a field of
-    128 x 128 the two undo each other to 3e-4 with n = 7 and to 1e-4 with n = 10.
+    the interpolation of the field allows: what is left falls with the square of the field's
+    spacing. At smooth displacements of 0.1 the two undo each other to 6e-5 in a field of 128 x 128
+    and to 2e-4 in one of 64 x 64, with n = 7 or 4. The first step is a midpoint rule for that:
+    with Euler's, x + h v(x), it is 2.8e-4 in a field of 128 x 128 with n = 7.
 
     Args:
         size: `(height, width)` of the velocity field.
@@ -100,10 +107,15 @@ class DiffeomorphicFlow(DenseFlow):
         """Return the displacement of the flow of the velocity field theta."""
         columns, rows = base_axes(self.size, align_corners, theta.dtype)
         down = tf.expand_dims(rows, 1)
-        field = theta / 2.0**self.steps
+
+        def read(field: Any, moved: Any) -> Any:
+            x, y = moved[..., 0] + columns, moved[..., 1] + down
+            return sample_planes(field, (x, y), "bilinear", "border", align_corners)
+
+        step = theta / 2.0**self.steps
+        field = read(step, step / 2)
         for _ in range(self.steps):
-            x, y = field[..., 0] + columns, field[..., 1] + down
-            field = field + sample_planes(field, (x, y), "bilinear", "border", align_corners)
+            field = field + read(field, field)
         return field
 
     def inverse(self, theta: Any) -> Any:

@@ -45,10 +45,14 @@ class Projective(MatrixTransform):
 
         u = plane(0, theta[:, 2:3])
         v = plane(3, theta[:, 5:6])
-        w = plane(6, tf.ones([], theta.dtype))
-        # A zero would make 0 / 0, and its gradient would spoil that of every other pixel.
-        smallest = tf.constant(_SMALLEST, theta.dtype)
-        w = tf.where(tf.abs(w) < smallest, smallest, w)
+        w = _divisor(plane(6, tf.ones([], theta.dtype)))
+        return u / w, v / w
+
+    def map_points(self, theta: Any, points: Planes, align_corners: bool) -> Planes:
+        """Return the points (x, y) seen through the homography."""
+        u, v = super().map_points(theta, points, align_corners)
+        g, h = (tf.reshape(theta[:, k], [-1, 1, 1]) for k in (6, 7))
+        w = _divisor(g * points[0] + h * points[1] + 1)
         return u / w, v / w
 
     def matrix(self, theta: Any) -> Any:
@@ -59,3 +63,9 @@ class Projective(MatrixTransform):
         """Return the first 8 entries of the matrix, scaled so that the last is 1."""
         flat = tf.reshape(matrix, [-1, 9])
         return flat[:, :8] / flat[:, 8:9]
+
+
+def _divisor(w: Any) -> Any:
+    """Return w without zeros: 0 / 0, and its gradient, would spoil those of every other pixel."""
+    smallest = tf.constant(_SMALLEST, w.dtype)
+    return tf.where(tf.abs(w) < smallest, smallest, w)

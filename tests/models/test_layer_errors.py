@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from stnkit.models import SpatialTransformer
+from stnkit.models import InverseSpatialTransformer, SpatialTransformer
 
 IMAGE = np.zeros((2, 6, 7, 1), np.float32)
 THETA = np.tile(np.array([[[1, 0, 0], [0, 1, 0]]], np.float32), (2, 1, 1))
@@ -68,6 +68,53 @@ def test_wrong_inputs_without_a_net(inputs, received):
 def test_several_inputs_with_a_net(inputs):
     with refused("(2, 6, 7, 1)", "with a localization_net it takes the image alone"):
         with_net()(inputs)
+
+
+@pytest.mark.parametrize("flag", ["align_corners", "antialias", "theta_head"])
+@pytest.mark.parametrize("value", ["no", None, 1], ids=repr)
+def test_flag_that_is_no_flag(flag, value):
+    with refused(f"{flag} is {value!r}", "expected True or False"):
+        SpatialTransformer(**{flag: value})
+
+
+@pytest.mark.parametrize("factor", [-1, float("nan"), float("inf"), "0.1", None, True], ids=repr)
+def test_bad_lr_multiplier(factor):
+    with refused(f"localization_lr_multiplier is {factor!r}", "expected a number >= 0"):
+        SpatialTransformer(localization_lr_multiplier=factor)
+
+
+@pytest.mark.parametrize("make", [SpatialTransformer, InverseSpatialTransformer])
+def test_shapes_are_checked_when_a_model_is_made(make):
+    image = keras.Input((6, 7, 1))
+    with refused("theta has shape (None, 5)", "Affine takes [batch, 2, 3] or [batch, 6]"):
+        make()([image, keras.Input((5,))])
+    with refused("theta has shape (None, 2, 3)", "Projective takes [batch, 8]"):
+        make(transform="projective")([image, keras.Input((2, 3))])
+    with refused("image has shape (None, 6, 7)", "expected [batch, height, width, channels]"):
+        make()([keras.Input((6, 7)), keras.Input((6,))])
+
+
+def test_antialias_of_open_sizes_is_refused_when_a_model_is_made():
+    layer = SpatialTransformer(
+        keras.layers.GlobalAveragePooling2D(), output_size=(3, 4), antialias=True
+    )
+    with refused("image has shape (None, None, 7, 1)", "(3, 4)", "known sizes"):
+        layer(keras.Input((None, 7, 1)))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "received"),
+    [
+        (IMAGE, "(2, 6, 7, 1)"),
+        ([IMAGE], "[(2, 6, 7, 1)]"),
+        ([IMAGE, THETA, THETA], "[(2, 6, 7, 1), (2, 2, 3), (2, 2, 3)]"),
+        ({"image": IMAGE, "theta": THETA}, "'theta': (2, 2, 3)"),
+    ],
+    ids=["image", "one", "three", "named"],
+)
+def test_wrong_inputs_of_the_way_back(inputs, received):
+    with refused("back was called on shape", received, "it takes [image, theta]"):
+        InverseSpatialTransformer(name="back")(inputs)
 
 
 def test_image_of_another_rank():

@@ -8,8 +8,12 @@ import pytest
 import tensorflow as tf
 
 from stnkit.models import (
+    Affine,
     AffineGridGenerator,
+    Attention,
+    DenseFlow,
     GridSampler,
+    Similarity,
     SpatialTransformer,
     ThetaHead,
     affine_grid,
@@ -124,6 +128,82 @@ def test_identity_theta_refuses_another_shape(shape):
 def test_identity_theta_is_serialisable():
     config = keras.saving.serialize_keras_object(IdentityTheta())
     assert isinstance(keras.saving.deserialize_keras_object(config), IdentityTheta)
+
+
+@pytest.mark.parametrize(
+    ("transform", "start"),
+    [
+        ("attention", (0.5, -0.5, 0.5)),
+        (Affine(), [[0.8, -0.2, 0.1], [0.3, 1.2, -0.4]]),
+        (Affine(bounds=0.5), [0.6, -0.4, 0.1, 0.3, 1.2, -0.49]),
+        (Attention(bounds=(0.6, 0.5, 0.7)), np.array([0.5, -0.25, 0.5])),
+        (DenseFlow((2, 2), bounds=0.2), np.linspace(-0.15, 0.15, 8)),
+    ],
+    ids=str,
+)
+def test_theta_head_starts_where_it_is_told(transform, start, tmp_path, assert_close, tolerances):
+    """Bounded, the raw bias lies farther out, so that tanh brings it back to the start."""
+    head = ThetaHead(transform, initial_theta=start, name="head")
+    features = np.random.default_rng(7).normal(0, 100, (3, 4)).astype(np.float32)
+    received = head(features).numpy()
+    expected = np.broadcast_to(np.reshape(start, received.shape[1:]), received.shape)
+    assert_close(received, expected, tolerances.exact)
+    again = ThetaHead.from_config(head.get_config())
+    assert again.initial_theta == head.initial_theta == tuple(np.ravel(start))
+    assert_close(again(features).numpy(), expected, tolerances.exact)
+    model = keras.Sequential([keras.Input((4,)), again])
+    model.save(tmp_path / "head.keras")
+    loaded = keras.saving.load_model(tmp_path / "head.keras")
+    assert_close(loaded(features).numpy(), expected, tolerances.exact)
+    assert loaded.layers[0].get_config() == head.get_config()
+
+
+def test_theta_head_without_a_start_is_the_identity_and_says_so():
+    head = ThetaHead("attention")
+    assert head.initial_theta is None
+    assert head.get_config()["initial_theta"] is None
+    # Files of before there was such an argument do not have it.
+    config = {key: head.get_config()[key] for key in ("name", "transform")}
+    assert ThetaHead.from_config(config)(np.ones((1, 2), np.float32)).numpy().tolist() == [
+        [1, 0, 0]
+    ]
+
+
+def test_theta_head_learns_away_from_its_start():
+    head = ThetaHead("attention", initial_theta=(0.5, 0.25, 0))
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(head(np.ones((2, 3), np.float32)))
+    gradients = tape.gradient(total, head.trainable_variables)
+    assert [gradient.numpy().tolist() for gradient in gradients] == [[[2] * 3] * 3, [2] * 3]
+
+
+@pytest.mark.parametrize(
+    "start", [(0.5, 0.5), (1,) * 4, (), (1, 0, np.nan), (np.inf, 0, 0)], ids=str
+)
+def test_theta_head_refuses_a_start_that_is_no_theta(start):
+    with pytest.raises(ValueError, match=r"initial theta is .* takes 3 finite numbers"):
+        ThetaHead("attention", initial_theta=start)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "start", "where"),
+    [
+        (0.5, (1, 0, 0, 0.6), "0.6 at 3"),
+        (0.5, (1.5, 0, 0, 0), "1.5 at 0"),
+        ([1, 1, 0.1, 1], (1, 0.5, -0.2, 0), "-0.2 at 2"),
+    ],
+    ids=str,
+)
+def test_theta_head_refuses_a_start_beyond_the_bounds(bounds, start, where):
+    with pytest.raises(ValueError, match=f"initial theta has {where}: the bounds of Similarity"):
+        ThetaHead(Similarity(bounds=bounds), initial_theta=start)
+
+
+def test_identity_theta_with_a_start_is_serialisable():
+    start = IdentityTheta("attention", (0.5, 0, 0.25))
+    config = keras.saving.serialize_keras_object(start)
+    again = keras.saving.deserialize_keras_object(config)
+    assert again((3,)).numpy().tolist() == [0.5, 0, 0.25]
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import re
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from stnkit.models import affine_grid, grid_sample
+from stnkit.models import AffineGridGenerator, GridSampler, affine_grid, grid_sample
+from stnkit.models.sampling.flat_gather import FlatImage
 
 HOSTILE = [np.nan, np.inf, -np.inf, 1e6, -1e6, 3e38, -3e38, 2.0**31, -(2.0**31), 1e-45, 0.0]
 INTERPOLATIONS = ("bilinear", "nearest", "bicubic")
@@ -163,6 +165,44 @@ def test_batch_mismatch(batches):
         grid_sample(image, grid)
 
 
+@pytest.mark.parametrize("flag", ["no", None, 1, 0.0, [True]], ids=repr)
+def test_align_corners_that_is_no_flag(flag):
+    """Every text is true, "False" as well; and a mode given one place too late is seen."""
+    grid = np.zeros((1, 2, 2, 2), np.float32)
+    for make in (
+        lambda: grid_sample(images(1, 4, 4), grid, align_corners=flag),
+        lambda: affine_grid(identity, (4, 4), flag),
+        lambda: GridSampler(align_corners=flag),
+        lambda: AffineGridGenerator((4, 4), flag),
+    ):
+        with raises_naming("align_corners", repr(flag), "True or False"):
+            make()
+    assert GridSampler(align_corners=np.bool_(True)).align_corners is True
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [(1, 4, 4, 3), [(1, 4, 4, 3)], [(1, 4, 4, 3), (1, 2, 2, 2), (1, 2, 2, 2)]],
+    ids=["image", "one", "three"],
+)
+def test_layer_form_that_does_not_get_two_inputs(shapes):
+    inputs = np.zeros(shapes) if isinstance(shapes, tuple) else [np.zeros(it) for it in shapes]
+    with raises_naming("grid_sampler", str(shapes), "[image, grid]"):
+        GridSampler(name="grid_sampler")(inputs)
+
+
+def test_layer_forms_check_shapes_when_a_model_is_made():
+    image = keras.Input((4, 4, 3))
+    with raises_naming("grid", "(None, 2, 2, 3)", "[batch, h, w, 2]"):
+        GridSampler()([image, keras.Input((2, 2, 3))])
+    with raises_naming("image", "(None, 4, 3)", "[batch, height, width, channels]"):
+        GridSampler()([keras.Input((4, 3)), keras.Input((2, 2, 2))])
+    with raises_naming("'bicubic'", "volume"):
+        GridSampler("bicubic")([keras.Input((4, 4, 4, 1)), keras.Input((2, 2, 2, 3))])
+    with raises_naming("theta", "(None, 5)", "[batch, 2, 3]", "[batch, 6]"):
+        AffineGridGenerator((4, 4))(keras.Input((5,)))
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "int64", "bool", "complex64"])
 def test_image_that_is_not_of_a_float_type(dtype):
     with raises_naming("image", dtype, "float"):
@@ -255,3 +295,72 @@ def test_output_size_known_only_while_the_graph_runs(size, align_corners, assert
 
     expected = affine_grid(identity, size, align_corners).numpy()
     assert_close(like(identity, images(1, *size)).numpy(), expected, tolerances.grid)
+
+
+# ---- very large images ----
+
+SIDE_16K = 16384
+
+
+def flat_index(batch, side, rows, columns):
+    """Return the flat index of pixels of images that are never made: only their shape counts."""
+
+    @tf.function
+    def index(rows, columns):
+        return FlatImage(tf.zeros((batch, side, side, 1))).index([rows, columns])
+
+    return index(tf.constant(rows, tf.int32), tf.constant(columns, tf.int32)).numpy()
+
+
+def test_index_is_exact_up_to_the_last_pixel_that_int32_counts():
+    """7 images of 16k x 16k, and a ring of zeros around each: 1,880 of 2,147 million pixels."""
+    batch, side = 7, SIDE_16K + 2
+    rng = np.random.default_rng(16)
+    rows, columns = rng.integers(0, side, (2, batch, 1000))
+    rows[:, -1] = columns[:, -1] = side - 1
+    rows[:, 0] = columns[:, 0] = 0
+    received = flat_index(batch, side, rows, columns)
+    expected = (np.arange(batch)[:, None] * side + rows) * side + columns
+    assert received.dtype == np.int32
+    assert expected.max() == batch * side**2 - 1 > 2**30
+    assert np.array_equal(received, expected)
+
+
+@pytest.mark.parametrize(
+    ("padding_mode", "batch", "pixels"), [("border", 8, 2**31), ("zeros", 8, 8 * 16386**2)]
+)
+def test_one_image_more_is_refused(padding_mode, batch, pixels):
+    """8 images of 16k x 16k are one pixel too many."""
+
+    def sample(image, grid):
+        return grid_sample(image, grid, padding_mode=padding_mode)
+
+    grid = tf.TensorSpec((batch, 1, 1, 2))
+    with pytest.raises(ValueError, match=rf"{pixels} pixels.*2147483647.*smaller batch"):
+        tf.function(sample).get_concrete_function(
+            tf.TensorSpec((batch, SIDE_16K, SIDE_16K, 1)), grid
+        )
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("sides", [(1, SIDE_16K), (SIDE_16K, 1)], ids=str)
+def test_every_pixel_of_16k_is_found_by_its_own_centre(sides, interpolation, align_corners):
+    image = np.random.default_rng(16).permutation(SIDE_16K).astype(np.float32) / SIDE_16K
+    image = image.reshape(1, *sides, 1)
+    grid = affine_grid(identity, sides, align_corners)
+    received = grid_sample(image, grid, interpolation, "border", align_corners).numpy()
+    # Half a step of float32 at 1 is half a thousandth of such a pixel.
+    assert np.abs(received - image).max() < (1e-9 if interpolation == "nearest" else 4e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("padding_mode", ["zeros", "border"])
+def test_pixels_of_an_image_of_16k_by_16k(padding_mode):
+    """Half a gigabyte: float32 indices would be off by up to 8 pixels at its end."""
+    image = np.zeros((1, SIDE_16K, SIDE_16K, 1), np.float16)
+    places = np.array([[0, 0], [SIDE_16K - 1, SIDE_16K - 1], [SIDE_16K - 1, 7], [12345, 16001]])
+    image[0, places[:, 0], places[:, 1], 0] = [0.25, 0.5, 0.75, 1]
+    grid = ((2 * places[:, ::-1] + 1) / SIDE_16K - 1).astype(np.float32)[None, None]
+    received = grid_sample(tf.constant(image), grid, "nearest", padding_mode).numpy()
+    assert received.ravel().tolist() == [0.25, 0.5, 0.75, 1]
