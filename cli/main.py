@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 
 import click
 
-# Name of each command, in the order of a first use: convert, prove, run, look inside, train.
-_COMMANDS = ("convert", "verify", "run", "inspect", "samples", "train")
+# Name of each command, in the order of a first use: convert, prove, run, look inside, make, train.
+_COMMANDS = ("convert", "verify", "run", "inspect", "samples", "models", "train")
 
 
 class _StnkitGroup(click.Group):

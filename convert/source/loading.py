@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-import stnkit.models.layer  # noqa: F401  registers the layer under its name
+import stnkit.models.registered  # noqa: F401  makes Keras know stnkit's layers by name
 from stnkit.convert.model_path import SUFFIXES, FileKind, file_kind, find_model
 from stnkit.convert.source.archive import classes, layers_with_code, read_config
 from stnkit.convert.source.custom_objects import resolve_custom_objects
@@ -103,4 +103,7 @@ def _unknown_class(config: Any, objects: dict[str, Any]) -> str | None:
 
 def _is_builtin(class_name: str) -> bool:
     homes = (keras, keras.layers, keras.initializers, keras.regularizers, keras.constraints)
-    return any(hasattr(home, class_name) for home in homes) or class_name == "__tuple__"
+    # Keras writes tuples, tensors and slices as classes with such names, and has no public name for
+    # a functional model.
+    special = class_name.startswith("__") and class_name.endswith("__")
+    return special or class_name == "Functional" or any(hasattr(home, class_name) for home in homes)
