@@ -1,0 +1,1 @@
+"""Recipes that train networks of the zoo on real data."""
