@@ -9,7 +9,15 @@ from typing import Any, Literal
 from stnkit.runtime.errors import InputError
 from stnkit.runtime.signature import Shape
 
-__all__ = ["FileSummary", "FileTensor", "LargestConstant", "detect_format", "summarize"]
+__all__ = [
+    "FileNode",
+    "FileSummary",
+    "FileTensor",
+    "LargestConstant",
+    "detect_format",
+    "list_nodes",
+    "summarize",
+]
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,21 @@ class FileTensor:
     name: str
     dtype: str
     shape: Shape
+
+
+@dataclass(frozen=True)
+class FileNode:
+    """A tensor of the main graph that an operation computes.
+
+    Attributes:
+        name: its name in the file.
+        op: the operation, as the format calls it.
+        inputs: names of the tensors that it is computed from, constants among them.
+    """
+
+    name: str
+    op: str
+    inputs: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -61,6 +84,7 @@ class FileSummary:
         tensor_names: name of every tensor of the main graph that is fed or computed: no constants,
             because a converter may name a bias after the operation that adds it.
         largest_constant: None without constants.
+        constant_shapes: shape of every constant.
     """
 
     format: Literal["tflite", "onnx"]
@@ -74,6 +98,7 @@ class FileSummary:
     producer: str
     tensor_names: tuple[str, ...]
     largest_constant: LargestConstant | None
+    constant_shapes: tuple[tuple[int, ...], ...] = ()
 
     @property
     def foreign_ops(self) -> tuple[str, ...]:
@@ -146,3 +171,21 @@ def summarize(model: bytes) -> FileSummary:
     from stnkit.runtime import onnx_file
 
     return onnx_file.summary(model)
+
+
+def list_nodes(model: bytes) -> tuple[FileNode, ...]:
+    """Return the computed tensors of a model file's main graph, in the order of the file.
+
+    Args:
+        model: the content of a TFLite or ONNX file.
+
+    Raises:
+        InputError: neither of the two, or a damaged file.
+    """
+    if detect_format(model) == "tflite":
+        from stnkit.runtime import tflite_file
+
+        return tflite_file.nodes(model)
+    from stnkit.runtime import onnx_nodes
+
+    return onnx_nodes.nodes(model)

@@ -178,6 +178,7 @@ def summary(model: bytes) -> FileSummary:
         largest_constant=None
         if largest is None
         else LargestConstant(largest.name, largest.shape, largest.bytes),
+        constant_shapes=tuple(tensor.shape for tensor in constants),
     )
 
 

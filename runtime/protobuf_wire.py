@@ -9,7 +9,17 @@ from collections.abc import Iterator
 
 from stnkit.runtime.errors import InputError
 
-__all__ = ["BYTES", "VARINT", "bytes_field", "fields", "integers", "signed", "text"]
+__all__ = [
+    "BYTES",
+    "VARINT",
+    "bytes_field",
+    "fields",
+    "integers",
+    "key",
+    "signed",
+    "text",
+    "varint_field",
+]
 
 VARINT = 0
 BYTES = 2
@@ -114,6 +124,35 @@ def text(value: int | memoryview) -> str:
         raise InputError("a protobuf string is not UTF-8: expected a whole file") from exc
 
 
+def _encoded(value: int) -> bytes:
+    encoded = bytearray()
+    while value >= 0x80:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def key(number: int, wire: int) -> bytes:
+    """Return what stands in front of a field's value.
+
+    Args:
+        number: the field's number.
+        wire: its wire type.
+    """
+    return _encoded(number << 3 | wire)
+
+
+def varint_field(number: int, value: int) -> bytes:
+    """Return one field of wire type 0.
+
+    Args:
+        number: the field's number.
+        value: from 0 to 2**64 - 1.
+    """
+    return key(number, VARINT) + _encoded(value)
+
+
 def bytes_field(number: int, content: bytes) -> bytes:
     """Return one field of wire type 2.
 
@@ -121,13 +160,4 @@ def bytes_field(number: int, content: bytes) -> bytes:
         number: the field's number.
         content: a string or an embedded message.
     """
-
-    def varint(value: int) -> bytes:
-        encoded = bytearray()
-        while value >= 0x80:
-            encoded.append(value & 0x7F | 0x80)
-            value >>= 7
-        encoded.append(value)
-        return bytes(encoded)
-
-    return varint(number << 3 | BYTES) + varint(len(content)) + content
+    return key(number, BYTES) + _encoded(len(content)) + content

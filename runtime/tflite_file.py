@@ -14,16 +14,29 @@ from typing import Any
 
 from stnkit.runtime.errors import BackendMissingError, InputError
 from stnkit.runtime.json_reader import join_names
-from stnkit.runtime.model_file import FileSummary, FileTensor, LargestConstant
+from stnkit.runtime.model_file import FileNode, FileSummary, FileTensor, LargestConstant
 
-__all__ = ["summary", "with_extra_outputs"]
+__all__ = [
+    "check_file",
+    "damage_as_input_error",
+    "nodes",
+    "schema",
+    "signature_names",
+    "summary",
+    "with_extra_outputs",
+]
 
 _OUTPUTS_SLOT = 8  # vtable entry of SubGraph.outputs, its third field: 4 + 2 * 2
 _VISITS_MAX = 5_000_000
 """Bounds the walk: tables may be shared, so a small hostile file can describe a huge one."""
 
 
-def _schema() -> Any:
+def schema() -> Any:
+    """Return the classes generated from the flatbuffer schema.
+
+    Raises:
+        BackendMissingError: ai-edge-litert is not installed.
+    """
     try:
         from ai_edge_litert import schema_py_generated
     except ModuleNotFoundError as exc:
@@ -32,7 +45,7 @@ def _schema() -> Any:
 
 
 @contextlib.contextmanager
-def _damage_as_input_error() -> Iterator[None]:
+def damage_as_input_error() -> Iterator[None]:
     """Map what the flatbuffer reader raises when an offset leads out of the file.
 
     The generated classes check nothing: an offset past the end is a struct.error, a missing table
@@ -54,13 +67,22 @@ def _damage_as_input_error() -> Iterator[None]:
         ) from exc
 
 
-def _open(model: bytes) -> tuple[Any, Any]:
-    """Return the root table and the main subgraph."""
+def check_file(model: bytes) -> None:
+    """Check that a file says of itself that it is TFLite.
+
+    Raises:
+        InputError: it does not.
+    """
     if len(model) < 8 or model[4:8] != b"TFL3":
         raise InputError(
             f"the file of {len(model)} bytes has no TFL3 mark: expected a whole .tflite file"
         )
-    root = _schema().Model.GetRootAsModel(model, 0)
+
+
+def _open(model: bytes) -> tuple[Any, Any]:
+    """Return the root table and the main subgraph."""
+    check_file(model)
+    root = schema().Model.GetRootAsModel(model, 0)
     if root.SubgraphsLength() < 1:
         raise InputError("the TFLite file holds no graph: expected a whole .tflite file")
     return root, root.Subgraphs(0)
@@ -95,7 +117,7 @@ def with_extra_outputs(model: bytes, names: Iterable[str]) -> bytes:
         InputError: a damaged file, a name that the graph does not have, or has twice.
         BackendMissingError: ai-edge-litert is not installed.
     """
-    with _damage_as_input_error():
+    with damage_as_input_error():
         _, graph = _open(model)
         visits = _Visits()
         indices: dict[str, list[int]] = {}
@@ -135,13 +157,13 @@ def summary(model: bytes) -> FileSummary:
         InputError: a damaged file.
         BackendMissingError: ai-edge-litert is not installed.
     """
-    with _damage_as_input_error():
-        schema = _schema()
+    with damage_as_input_error():
+        tables = schema()
         root, main = _open(model)
         visits = _Visits()
-        types = _names_of(schema.TensorType)
+        types = _names_of(tables.TensorType)
         codes = [
-            _op_name(root.OperatorCodes(i), schema)
+            _op_name(root.OperatorCodes(i), tables)
             for i in visits.range(root.OperatorCodesLength())
         ]
         ops: Counter[str] = Counter()
@@ -186,7 +208,86 @@ def summary(model: bytes) -> FileSummary:
                 _text(tensor.Name()) for tensor in main_tensors if tensor.Buffer() not in buffers
             ),
             largest_constant=max(buffers.values(), key=lambda it: it.bytes, default=None),
+            constant_shapes=tuple(constant.shape for constant in buffers.values()),
         )
+
+
+def nodes(model: bytes) -> tuple[FileNode, ...]:
+    """Return the computed tensors of the main graph in the order of computation.
+
+    A tensor without a name of its own is called by its number: it cannot be read by name.
+
+    Args:
+        model: the file's content.
+
+    Raises:
+        InputError: a damaged file.
+        BackendMissingError: ai-edge-litert is not installed.
+    """
+    with damage_as_input_error():
+        tables = schema()
+        root, main = _open(model)
+        visits = _Visits()
+        codes = [
+            _op_name(root.OperatorCodes(i), tables)
+            for i in visits.range(root.OperatorCodesLength())
+        ]
+        names = [_text(main.Tensors(i).Name()) for i in visits.range(main.TensorsLength())]
+        owners = Counter(names)
+        names = [
+            name if name and owners[name] == 1 else f"{name}#{index}"
+            for index, name in enumerate(names)
+        ]
+        found = []
+        for index in visits.range(main.OperatorsLength()):
+            operator = main.Operators(index)
+            read = [operator.Inputs(i) for i in visits.range(operator.InputsLength())]
+            # An optional input that is left out has the number -1.
+            inputs = tuple(names[i] for i in read if i >= 0)
+            op = codes[operator.OpcodeIndex()]
+            for i in visits.range(operator.OutputsLength()):
+                found.append(FileNode(names[operator.Outputs(i)], op, inputs))
+        return tuple(found)
+
+
+def signature_names(model: bytes) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the names of inputs and outputs, and the tensors that have them.
+
+    A file with one signature calls them by it. One without, or with several, by the names of the
+    tensors.
+
+    Args:
+        model: the file's content.
+
+    Returns:
+        Inputs and outputs, each name -> name of the tensor in the main graph.
+
+    Raises:
+        InputError: a damaged file.
+        BackendMissingError: ai-edge-litert is not installed.
+    """
+    with damage_as_input_error():
+        root, main = _open(model)
+        visits = _Visits()
+
+        def tensor(index: int) -> str:
+            return _text(main.Tensors(index).Name())
+
+        if root.SignatureDefsLength() == 1 and root.SignatureDefs(0).SubgraphIndex() == 0:
+            signature = root.SignatureDefs(0)
+            maps = [
+                [signature.Inputs(i) for i in visits.range(signature.InputsLength())],
+                [signature.Outputs(i) for i in visits.range(signature.OutputsLength())],
+            ]
+            inputs, outputs = (
+                {_text(item.Name()): tensor(item.TensorIndex()) for item in items} for items in maps
+            )
+            return inputs, outputs
+        plain = [
+            [tensor(main.Inputs(i)) for i in visits.range(main.InputsLength())],
+            [tensor(main.Outputs(i)) for i in visits.range(main.OutputsLength())],
+        ]
+        return {name: name for name in plain[0]}, {name: name for name in plain[1]}
 
 
 def _text(value: bytes | None) -> str:

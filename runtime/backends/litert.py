@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import ai_edge_litert
@@ -14,13 +14,19 @@ from ai_edge_litert.interpreter import Interpreter
 from stnkit.runtime.backends.registry import TensorNames
 from stnkit.runtime.errors import BackendError, one_line
 from stnkit.runtime.json_reader import join_names
+from stnkit.runtime.tflite_drive import with_driven_tensors
 from stnkit.runtime.tflite_file import with_extra_outputs
 
 __all__ = ["LiteRTRunner", "open_runner"]
 
 
 def open_runner(
-    model: bytes, names: TensorNames, *, want_taps: bool, threads: int | None
+    model: bytes,
+    names: TensorNames,
+    *,
+    want_taps: bool,
+    drives: Collection[str] = (),
+    threads: int | None,
 ) -> LiteRTRunner:
     """Open a TFLite file; see `stnkit.runtime.backends.open_runner`.
 
@@ -28,17 +34,22 @@ def open_runner(
         model: the file's content.
         names: where the signature's tensors are found in it.
         want_taps: whether the taps come out too.
+        drives: taps that are given and not computed.
         threads: number of threads that share one run; None leaves it to LiteRT.
 
     Raises:
         BackendError: LiteRT refuses the model, or it has no tensor of a given name.
         InputError: a damaged file, or a tap that is not in it.
     """
-    outputs = dict(names.outputs)
+    inputs, outputs = dict(names.inputs), dict(names.outputs)
+    if drives:
+        model = with_driven_tensors(model, [names.taps[tap] for tap in drives])
+        inputs.update({tap: names.taps[tap] for tap in drives})
     if want_taps:
-        model = with_extra_outputs(model, names.taps.values())
-        outputs.update(names.taps)
-    return LiteRTRunner(model, names.inputs, outputs, threads)
+        taps = {name: tensor for name, tensor in names.taps.items() if name not in drives}
+        model = with_extra_outputs(model, taps.values())
+        outputs.update(taps)
+    return LiteRTRunner(model, inputs, outputs, threads)
 
 
 class LiteRTRunner:

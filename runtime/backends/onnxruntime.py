@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import onnxruntime as ort
 from stnkit.runtime.backends.registry import TensorNames
 from stnkit.runtime.errors import BackendError, one_line
 from stnkit.runtime.json_reader import join_names
+from stnkit.runtime.onnx_drive import with_driven_tensors
 from stnkit.runtime.onnx_file import refuse_external_data, with_extra_outputs
 
 __all__ = ["ONNXRuntimeRunner", "open_runner"]
@@ -23,7 +24,12 @@ _CREATION_LOCK = threading.Lock()
 
 
 def open_runner(
-    model: bytes, names: TensorNames, *, want_taps: bool, threads: int | None
+    model: bytes,
+    names: TensorNames,
+    *,
+    want_taps: bool,
+    drives: Collection[str] = (),
+    threads: int | None,
 ) -> ONNXRuntimeRunner:
     """Open an ONNX file; see `stnkit.runtime.backends.open_runner`.
 
@@ -31,6 +37,7 @@ def open_runner(
         model: the file's content.
         names: where the signature's tensors are found in it.
         want_taps: whether the taps come out too.
+        drives: taps that are given and not computed.
         threads: number of threads that share one run; None leaves it to ONNX Runtime.
 
     Raises:
@@ -39,11 +46,15 @@ def open_runner(
         InputError: a damaged file, or a tap that is not in it.
     """
     refuse_external_data(model)
-    outputs = dict(names.outputs)
+    inputs, outputs = dict(names.inputs), dict(names.outputs)
+    if drives:
+        model = with_driven_tensors(model, {names.taps[tap]: "float32" for tap in drives})
+        inputs.update({tap: names.taps[tap] for tap in drives})
     if want_taps:
-        model = with_extra_outputs(model, names.taps.values())
-        outputs.update(names.taps)
-    return ONNXRuntimeRunner(model, names.inputs, outputs, threads)
+        taps = {name: tensor for name, tensor in names.taps.items() if name not in drives}
+        model = with_extra_outputs(model, taps.values())
+        outputs.update(taps)
+    return ONNXRuntimeRunner(model, inputs, outputs, threads)
 
 
 class ONNXRuntimeRunner:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -155,6 +155,7 @@ def open_runner(
     names: TensorNames,
     *,
     want_taps: bool = False,
+    drives: Collection[str] = (),
     threads: int | None = None,
 ) -> Runner:
     """Open a model file with a backend.
@@ -165,6 +166,7 @@ def open_runner(
         names: where the signature's tensors are found in it.
         want_taps: whether the taps come out too. The model is then extended in memory, so that
             the same kernels run as without.
+        drives: names of taps that are given with the inputs and not computed; they do not come out.
         threads: number of threads that share one run, >= 1; None leaves it to the backend.
 
     Returns:
@@ -182,7 +184,7 @@ def open_runner(
         raise BackendMissingError(info.name, info.package, info.extra)
     try:
         module = importlib.import_module(info.module)
-        return module.open_runner(model, names, want_taps=want_taps, threads=threads)
+        return module.open_runner(model, names, want_taps=want_taps, drives=drives, threads=threads)
     except ImportError as exc:
         raise BackendError(
             f"{info.package} is installed but cannot be imported ({one_line(exc)}): reinstall it"
