@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEMO := demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format wheel clean
+.PHONY: help setup demo browser test test-all lint format wheel clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,17 @@ demo: setup  ## Convert the shipped model, prove it, and run it on real digits
 	$(BIN)/stnkit convert digits --output $(DEMO)/digits.bundle --samples $(DEMO)/samples --force
 	$(BIN)/stnkit verify $(DEMO)/digits.bundle
 	$(BIN)/stnkit run $(DEMO)/digits.bundle $(DEMO)/samples/00?_*.png --save-warp $(DEMO)/warped
+
+browser:  ## Install Chromium, in which the tests open the report (Debian, as root; else they skip that)
+	@if command -v chromium >/dev/null; then exit 0; \
+	elif [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+	  echo "no chromium, and no right to install it: the tests that need a browser are skipped"; \
+	else \
+	  echo "installing chromium"; \
+	  apt-get update -qq -o Acquire::Retries=3 && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+	    -o Acquire::Retries=3 chromium fonts-dejavu-core >/dev/null; \
+	fi
 
 test: setup  ## Run the tests
 	@$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
