@@ -42,17 +42,27 @@ class FrozenGraph:
     batch: int | None
     layers: frozenset[str]
 
-    def function(self) -> Any:
-        """Return a TensorFlow function: input tensors in order to outputs, then taps, in order."""
+    def function(self, drives: Sequence[str] = ()) -> Any:
+        """Return a TensorFlow function: input tensors in order to outputs, then taps, in order.
+
+        Args:
+            drives: Names of taps that are given behind the inputs, and do not come out.
+        """
         wrapped = tf.compat.v1.wrap_function(
             lambda: tf.import_graph_def(self.graph_def, name=""), []
         )
-        fetched = [*self.outputs.values(), *(tap.tensor for tap in self.taps)]
-        return wrapped.prune(list(self.inputs.values()), fetched)
+        tensors = {tap.spec.name: tap.tensor for tap in self.taps}
+        driven = [tensors.pop(name) for name in drives]
+        fetched = [*self.outputs.values(), *tensors.values()]
+        return wrapped.prune([*self.inputs.values(), *driven], fetched)
 
-    def runner(self) -> FrozenRunner:
-        """Return the graph as something that can be run on arrays."""
-        return FrozenRunner(self, self.function())
+    def runner(self, drives: Sequence[str] = ()) -> FrozenRunner:
+        """Return the graph as something that can be run on arrays.
+
+        Args:
+            drives: Names of taps that are given and not computed.
+        """
+        return FrozenRunner(self, self.function(drives), tuple(drives))
 
     def layer_of(self, node: str) -> str:
         """Return the layer that a node of the graph came from."""
@@ -65,14 +75,15 @@ class FrozenRunner:
 
     graph: FrozenGraph
     function: Any = field(repr=False)
+    drives: tuple[str, ...] = ()
 
     def run(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return (outputs, taps), NumPy arrays by name, for NumPy inputs by name."""
-        tensors = [tf.constant(inputs[name]) for name in self.graph.inputs]
+        tensors = [tf.constant(inputs[name]) for name in (*self.graph.inputs, *self.drives)]
         results = [np.asarray(value) for value in self.function(*tensors)]
         count = len(self.graph.outputs)
         outputs = dict(zip(self.graph.outputs, results[:count], strict=True))
-        names = [tap.spec.name for tap in self.graph.taps]
+        names = [tap.spec.name for tap in self.graph.taps if tap.spec.name not in self.drives]
         return outputs, dict(zip(names, results[count:], strict=True))
 
 

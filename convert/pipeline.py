@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,20 +11,26 @@ from stnkit.convert.agreement import Agreement, agreement_of
 from stnkit.convert.artifact import ExportedArtifact
 from stnkit.convert.bundle_files import bundle_files, bundle_name
 from stnkit.convert.frozen import FrozenGraph, freeze
+from stnkit.convert.keras_subject import KerasSubject
 from stnkit.convert.labelled import LabelledImages, read_labelled
 from stnkit.convert.meaning import assumptions, class_labels, image_preprocessing, model_range
 from stnkit.convert.onnx import export_onnx
 from stnkit.convert.options import FORMATS, ConversionOptions, Format
-from stnkit.convert.probes import make_probes, real_probe
 from stnkit.convert.publish import check_target, publish
 from stnkit.convert.reference import Answers, ask, check_freezing, contract_for, weak_spots
 from stnkit.convert.source import SourceModel
 from stnkit.convert.tflite import export_tflite
-from stnkit.runtime.errors import InputError
+from stnkit.runtime.equivalence.allowance import Allowance, allowance_for
+from stnkit.runtime.equivalence.answers import Answer, driven_answers
+from stnkit.runtime.equivalence.binding import same_names
+from stnkit.runtime.equivalence.engine import check_candidate
+from stnkit.runtime.equivalence.file_subject import FileSubject, Names
+from stnkit.runtime.equivalence.options import CompareOptions
+from stnkit.runtime.equivalence.probes import SEED, make_probes, real_probe
+from stnkit.runtime.errors import InputError, MismatchError
 from stnkit.runtime.manifest import Artifact, Manifest
 from stnkit.runtime.manifest_records import Classes, Preprocessing
-from stnkit.runtime.signature import Contract
-from stnkit.runtime.verification import ArtifactReport, check_artifact, raise_on_mismatch
+from stnkit.runtime.verification import ArtifactReport
 
 __all__ = ["FORMATS", "ConversionOptions", "ConversionResult", "convert"]
 
@@ -107,9 +113,13 @@ def convert(
         if real is not None:
             more = ask(source, graph, [real])
             answers = Answers(answers.cases + more.cases, answers.frozen + more.frozen)
-    contract = contract_for(source, graph, answers, value_range, options)
+    subject = KerasSubject(source.origin.file, source, graph)
+    plain = answers.plain()
+    allowance = allowance_for(subject, plain, options.atol, SEED)
+    contract = contract_for(source, graph, allowance.tolerances(), value_range)
     check_freezing(answers, contract)
-    proven = _prove(graph, contract, answers, options, on_stage)
+    everything = [*plain, *driven_answers(subject, plain, SEED, batch)]
+    proven = _prove(graph, subject, everything, allowance, options, on_stage)
     agreement: tuple[Agreement, ...] = ()
     if labelled is not None and classes is not None:
         on_stage(f"classifying {len(labelled.images)} labelled images")
@@ -158,8 +168,9 @@ def _batch(source: SourceModel, wanted: int | None) -> int | None:
 
 def _prove(
     graph: FrozenGraph,
-    contract: Contract,
-    answers: Answers,
+    subject: KerasSubject,
+    answers: Sequence[Answer],
+    allowance: Allowance,
     options: ConversionOptions,
     on_stage: Stage,
 ) -> _Proven:
@@ -175,11 +186,20 @@ def _prove(
         exported = _export(graph, format, options.opset)
         record = _record(exported)
         on_stage(f"comparing {record.file} with the model")
-        report = check_artifact(exported.content, record, contract, answers.cases, options.threads)
-        raise_on_mismatch(report)
-        artifacts.append(replace(record, errors=report.measured_errors()))
+        names = Names(record.inputs, record.outputs, record.taps)
+        artifact = FileSubject(record.file, exported.content, names, options.threads)
+        try:
+            found = check_candidate(
+                subject, artifact, same_names(artifact), answers, allowance, CompareOptions()
+            )
+        finally:
+            artifact.close()
+        if not found.passed:
+            causes = [f"{item.cause}: {item.sentence}" for item in found.findings]
+            raise MismatchError(record.file, found.proof.failures, causes[:1])
+        artifacts.append(replace(record, errors=found.proof.measured_errors()))
         contents.append(exported.content)
-        reports.append(report)
+        reports.append(found.proof)
     return _Proven(tuple(artifacts), tuple(contents), tuple(reports))
 
 

@@ -9,20 +9,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from stnkit.convert.frozen import FrozenGraph
-from stnkit.convert.options import ConversionOptions
-from stnkit.convert.probes import Probe
 from stnkit.convert.source import SourceModel
-from stnkit.runtime.compare import Tolerance, compare
+from stnkit.runtime.compare import compare
+from stnkit.runtime.equivalence.answers import Answer
+from stnkit.runtime.equivalence.probes import Probe
 from stnkit.runtime.errors import InputError, MismatchError
 from stnkit.runtime.golden import GOLDEN_EXPANDED_BYTES_MAX, GoldenCase
 from stnkit.runtime.signature import Contract, Signature, TapSpec, TensorSpec, Tolerances
-
-_OUTPUT_ATOL = 1e-5
-_THETA_ATOL = 1e-5
-# More for the warped image: an error of theta is multiplied there by half the image's side and by
-# the steepest step between two pixels.
-_WARPED_ATOL = 1e-4
-_RTOL = 1e-5
 
 _Spec = TypeVar("_Spec", TensorSpec, TapSpec)
 
@@ -38,6 +31,13 @@ class Answers:
 
     cases: tuple[GoldenCase, ...]
     frozen: tuple[dict[str, Any], ...]
+
+    def plain(self) -> list[Answer]:
+        """Return the cases as the engine of comparison takes them."""
+        return [
+            Answer(Probe(case.name, dict(case.inputs)), case.outputs, case.taps)
+            for case in self.cases
+        ]
 
 
 def ask(source: SourceModel, graph: FrozenGraph, probes: Sequence[Probe]) -> Answers:
@@ -81,9 +81,8 @@ def ask(source: SourceModel, graph: FrozenGraph, probes: Sequence[Probe]) -> Ans
 def contract_for(
     source: SourceModel,
     graph: FrozenGraph,
-    answers: Answers,
+    tolerances: Tolerances,
     value_range: tuple[float, float],
-    options: ConversionOptions,
 ) -> Contract:
     """Return the signature, the taps and the tolerances that an artifact has to keep."""
     ranged = tuple(
@@ -96,7 +95,7 @@ def contract_for(
             tuple(_fixed(spec, graph.batch) for spec in source.outputs),
         ),
         taps=tuple(_fixed(tap.spec, graph.batch) for tap in graph.taps),
-        tolerances=_tolerances(source, graph, answers, value_range, options),
+        tolerances=tolerances,
     )
 
 
@@ -138,35 +137,3 @@ def weak_spots(answers: Answers, contract: Contract) -> tuple[str, ...]:
 
 def _fixed(spec: _Spec, batch: int | None) -> _Spec:
     return spec if batch is None else replace(spec, shape=(batch, *spec.shape[1:]))
-
-
-def _tolerances(
-    source: SourceModel,
-    graph: FrozenGraph,
-    answers: Answers,
-    value_range: tuple[float, float],
-    options: ConversionOptions,
-) -> Tolerances:
-    """Return tolerances in the units of the model: float32 rounds relative to what it computes.
-
-    1. The warped image gets 1e-4 of the range of its values.
-    2. The outputs get 1e-5 of the largest of them, and of 1 at least.
-    3. An output that is an image behind a transformer gets what the warped image gets.
-    """
-    span = max(1.0, value_range[1] - value_range[0])
-    largest = max(
-        (
-            float(np.abs(value.astype(np.float64)).max(initial=0.0))
-            for case in answers.cases
-            for value in case.outputs.values()
-        ),
-        default=0.0,
-    )
-    warped = _WARPED_ATOL * span
-    outputs = _OUTPUT_ATOL * max(1.0, largest)
-    if graph.taps and any(len(spec.shape) == 4 for spec in source.outputs):
-        outputs = max(outputs, warped)
-    defaults = {"outputs": outputs, "theta": _THETA_ATOL, "warped": warped}
-    return Tolerances(
-        **{kind: Tolerance(options.atol.get(kind, atol), _RTOL) for kind, atol in defaults.items()}
-    )

@@ -12,6 +12,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from stnkit.runtime.statistics import Statistics, histogram, measure
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -73,6 +75,10 @@ class Comparison:
         reference_value: the reference there; None where unknown or not finite.
         candidate_value: the candidate there; None where unknown or not finite.
         reason: why nothing was measured; None when it was.
+        statistics: the difference in every other measure; None when nothing was measured.
+        pixels: of theta, the largest distance between the places that the two read, px; None for
+            everything else, and where the transform's family is not known.
+        histogram: (decade, count) of the absolute differences that are not 0.
     """
 
     tensor: str
@@ -88,6 +94,9 @@ class Comparison:
     reference_value: float | int | None = None
     candidate_value: float | int | None = None
     reason: str | None = None
+    statistics: Statistics | None = None
+    pixels: float | None = None
+    histogram: tuple[tuple[int, int], ...] = ()
 
     def describe(self) -> str:
         """Return one line: the tensor, the case, the worst place, both values, the tolerance."""
@@ -118,6 +127,9 @@ class Comparison:
             "reference_value": self.reference_value,
             "candidate_value": self.candidate_value,
             "reason": self.reason,
+            "statistics": None if self.statistics is None else self.statistics.to_json(),
+            "pixels": self.pixels,
+            "histogram": [list(pair) for pair in self.histogram],
         }
 
 
@@ -153,10 +165,6 @@ def compare(
     allowed = _EXACT if exact else tolerance
 
     def unmeasured(reason: str, index: tuple[int, ...] | None = None) -> Comparison:
-        values: dict[str, float | int | None] = {}
-        if index is not None:
-            values["reference_value"] = _finite(reference[index])
-            values["candidate_value"] = _finite(candidate[index])
         return Comparison(
             tensor,
             kind,
@@ -165,8 +173,9 @@ def compare(
             allowed,
             passed=False,
             worst_index=index,
+            reference_value=None if index is None else _finite(reference[index]),
+            candidate_value=None if index is None else _finite(candidate[index]),
             reason=reason,
-            **values,
         )
 
     if reference.shape != candidate.shape:
@@ -220,6 +229,8 @@ def compare(
         worst_index=index,
         reference_value=_finite(reference[index]),
         candidate_value=_finite(candidate[index]),
+        statistics=measure(reference, candidate),
+        histogram=histogram(difference),
     )
 
 

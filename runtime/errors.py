@@ -16,7 +16,7 @@ A message is one line: what failed, what was received, what was expected, and wh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from stnkit.runtime.compare import Comparison
@@ -139,22 +139,30 @@ class MismatchError(StnkitError):
     Args:
         artifact: file name of the artifact.
         comparisons: every comparison that failed, the worst one first; at least one.
+        causes: sentences on what is likely wrong, the likeliest first.
 
     Attributes:
         artifact: as given.
         comparisons: as given, as a tuple.
+        causes: as given, as a tuple.
     """
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, artifact: str, comparisons: Sequence[Comparison]) -> None:
+    def __init__(
+        self, artifact: str, comparisons: Sequence[Comparison], causes: Sequence[str] = ()
+    ) -> None:
         if not comparisons:
             raise ValueError("MismatchError needs at least one failing comparison, got none")
         self.artifact = artifact
         self.comparisons = tuple(comparisons)
+        self.causes = tuple(causes)
         more = len(self.comparisons) - 1
         tail = f" (and {more} more)" if more else ""
-        super().__init__(f"{artifact} differs from its source: {comparisons[0].describe()}{tail}")
+        cause = f"; likely cause: {self.causes[0]}" if self.causes else ""
+        super().__init__(
+            f"{artifact} differs from its source: {comparisons[0].describe()}{tail}{cause}"
+        )
 
-    def __reduce__(self) -> tuple[type[MismatchError], tuple[str, tuple[Comparison, ...]]]:
-        return type(self), (self.artifact, self.comparisons)
+    def __reduce__(self) -> tuple[type[MismatchError], tuple[Any, ...]]:
+        return type(self), (self.artifact, self.comparisons, self.causes)

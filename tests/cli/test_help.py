@@ -10,7 +10,20 @@ import pytest
 
 from stnkit.cli.main import group
 
-COMMANDS = ["convert", "verify", "run", "inspect", "samples", "train", "train digits"]
+COMMANDS = [
+    "convert",
+    "verify",
+    "run",
+    "inspect",
+    "samples",
+    "models",
+    "models list",
+    "models new",
+    "train",
+    "train digits",
+    "train registration",
+    "train segmentation",
+]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -51,7 +51,7 @@ def a_model(*layers):
 def forgotten(scratch, monkeypatch):
     """Return `forgotten(class_name, file)`: save a model whose layer's module is then unknown."""
 
-    def save(class_name, file):
+    def save(class_name, file, functional=False):
         (scratch / "my_layers.py").write_text(LAYERS)
         with monkeypatch.context() as patch:
             patch.syspath_prepend(scratch)
@@ -59,7 +59,9 @@ def forgotten(scratch, monkeypatch):
             module = importlib.import_module("my_layers")
             transformer = SpatialTransformer(localization_cnn((2,), units=4), name="stn")
             layer = getattr(module, class_name)(name="culprit")
-            a_model(transformer, layer).save(file)
+            model = a_model(transformer, layer)
+            model = keras.Model(model.inputs, model.outputs) if functional else model
+            model.save(file)
         del sys.modules["my_layers"]
         shutil.rmtree(scratch / "__pycache__", ignore_errors=True)
 
@@ -74,9 +76,10 @@ def no_bytecode(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+@pytest.mark.parametrize("functional", [False, True])
 @pytest.mark.parametrize("file", ["own.keras", "own.h5"])
-def test_an_unknown_layer_is_named_with_what_to_do(file, forgotten, refused):
-    forgotten("Doubler", file)
+def test_an_unknown_layer_is_named_with_what_to_do(file, functional, forgotten, refused):
+    forgotten("Doubler", file, functional)
     line = refused(
         *["convert", file, "-o", "x.bundle"],
         says=[file, "'culprit'", "Doubler", "--custom-objects", ":Doubler"],

@@ -16,10 +16,10 @@ from stnkit.convert.labelled import read_labelled
 from stnkit.convert.layer_names import layer_of, scopes_of
 from stnkit.convert.meaning import assumptions, class_labels, image_preprocessing, model_range
 from stnkit.convert.options import ConversionOptions
-from stnkit.convert.probes import make_probes, real_probe
 from stnkit.convert.tap_search import find_taps
 from stnkit.convert.tflite.rewrite import Names, rewrite
 from stnkit.models.taps import mark_theta, mark_warped
+from stnkit.runtime.equivalence.probes import make_probes, real_probe
 from stnkit.runtime.errors import InputError
 from stnkit.runtime.manifest import Classes, Preprocessing
 from stnkit.runtime.signature import TensorSpec
@@ -84,12 +84,13 @@ class TestTaps:
 
 class TestProbes:
     def test_items_differ_and_batches_share_them(self):
-        one, five = make_probes((PHOTO,), None, (0.0, 1.0))
-        assert (one.name, five.name) == ("noise_b1", "patterns_b5")
-        photos = five.inputs["photo"]
-        assert photos.shape == (5, 12, 10, 3)
+        one, two, seven = make_probes((PHOTO,), None, (0.0, 1.0))
+        assert (one.name, two.name, seven.name) == ("noise_b1", "edges_b2", "patterns_b7")
+        photos = seven.inputs["photo"]
+        assert photos.shape == (7, 12, 10, 3)
         assert photos.dtype == np.float32
         np.testing.assert_array_equal(one.inputs["photo"][0], photos[0])
+        np.testing.assert_array_equal(two.inputs["photo"], photos[1:3])
         gaps = [np.abs(a - b).max() for i, a in enumerate(photos) for b in photos[:i]]
         assert min(gaps) > 0.1
         assert photos.min() >= 0
@@ -100,9 +101,20 @@ class TestProbes:
             "patterns_a_b2",
             "patterns_b_b2",
             "patterns_c_b2",
+            "patterns_d_b2",
         ]
         assert len(make_probes((PHOTO,), 8, (0, 1))) == 1
-        assert len(make_probes((PHOTO,), 1, (0, 1))) == 5
+        assert len(make_probes((PHOTO,), 1, (0, 1))) == 7
+
+    def test_another_seed_gives_other_noise(self):
+        first, second = (make_probes((PHOTO,), None, (0, 1), seed)[0] for seed in (1, 2))
+        assert np.abs(first.inputs["photo"] - second.inputs["photo"]).max() > 0.5
+        assert (first.seed, second.seed) == (1, 2)
+
+    def test_a_shape_that_would_take_all_memory_is_refused(self):
+        huge = TensorSpec("photo", "float32", ("batch", 2**20, 2**20, 3))
+        with pytest.raises(InputError, match=r"'photo' of shape .* MiB .*expected at most 512"):
+            make_probes((huge,), None, (0, 1))
 
     def test_range_dtypes_and_other_inputs(self):
         specs = (
@@ -111,35 +123,36 @@ class TestProbes:
             TensorSpec("token", "int32", ("batch", "dim_1")),
             TensorSpec("flag", "bool", ("batch",)),
         )
-        (_, five, wide) = make_probes(specs, None, (-2.0, 3.0))
+        (_, _, five, wide) = make_probes(specs, None, (-2.0, 3.0))
         photos = five.inputs["photo"]
         assert -2 <= photos.min() < -1.5
         assert 2.5 < photos.max() <= 3
         assert np.abs(five.inputs["theta"]).max() <= 1
         assert five.inputs["token"].dtype == np.int32
-        assert five.inputs["token"].shape == (5, 8)
+        assert five.inputs["token"].shape == (7, 8)
         assert set(np.unique(five.inputs["token"])) <= {0, 1}
         assert five.inputs["flag"].dtype == bool
-        assert (wide.name, wide.optional) == ("wide_integers_b5", True)
+        assert (wide.name, wide.optional) == ("wide_integers_b7", True)
         assert wide.inputs["token"].min() < 0
         np.testing.assert_array_equal(wide.inputs["photo"], photos)
 
     def test_pixels_that_are_integers_use_their_whole_range(self):
         spec = TensorSpec("photo", "uint8", ("batch", 12, 10, 3), "NHWC")
-        (_, five) = make_probes((spec,), None, (0.0, 1.0))
+        five = make_probes((spec,), None, (0.0, 1.0))[-1]
         assert five.inputs["photo"].dtype == np.uint8
         assert five.inputs["photo"].max() > 200
         assert len(np.unique(five.inputs["photo"])) > 100
 
     def test_open_sizes_are_not_all_square(self):
         spec = TensorSpec("photo", "float32", ("batch", "photo_dim_1", "photo_dim_2", 1), "NHWC")
-        one, five = make_probes((spec,), None, (0.0, 1.0))
+        one, two, seven = make_probes((spec,), None, (0.0, 1.0))
         assert one.inputs["photo"].shape == (1, 32, 32, 1)
-        assert five.inputs["photo"].shape == (5, 33, 24, 1)
+        assert two.inputs["photo"].shape == (2, 33, 24, 1)
+        assert seven.inputs["photo"].shape == (7, 32, 32, 1)
 
     def test_the_same_everywhere(self):
         code = (
-            "from stnkit.convert.probes import make_probes\n"
+            "from stnkit.runtime.equivalence.probes import make_probes\n"
             "from stnkit.runtime.signature import TensorSpec\n"
             "spec = TensorSpec('photo', 'float32', ('batch', 12, 10, 3), 'NHWC')\n"
             "print(make_probes((spec,), None, (0, 1))[1].inputs['photo'].sum(dtype='float64'))"

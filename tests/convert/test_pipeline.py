@@ -78,8 +78,10 @@ def test_fixed_batch(batch, build, tmp_path):
     result = convert(source, tmp_path / "m.bundle", ConversionOptions(batch=batch))
     assert {artifact.batch for artifact in result.manifest.artifacts} == {batch}
     assert {spec.shape[0] for spec in result.manifest.signature.inputs} == {batch}
-    # A fixed batch of one still sees every pattern of the probes.
-    assert len({item.case for item in result.reports[0].comparisons}) == (5 if batch == 1 else 2)
+    # A fixed batch of one still sees every pattern of the probes, and every theta.
+    cases = {item.case for item in result.reports[0].comparisons}
+    assert len([name for name in cases if "thetas" not in name]) == (7 if batch == 1 else 3)
+    assert len([name for name in cases if "thetas" in name]) == (14 if batch == 1 else 6)
     for artifact in ("tflite", "onnx"):
         with runtime.load(result.bundle, artifact=artifact) as session:
             inputs = inputs_of(source, batch)

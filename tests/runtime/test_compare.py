@@ -34,6 +34,10 @@ def test_measures_by_hand():
     assert found.worst_index in ((0, 0), (0, 1))
     assert found.shape == (2, 2)
     assert found.reason is None
+    assert found.statistics.differing == 3
+    assert found.histogram == ((-1, 2), (0, 1))
+    assert found.pixels is None  # who knows the family of theta puts it in
+    json.dumps(found.to_json(), allow_nan=False)
 
 
 def test_worst_is_the_largest_excess_not_the_largest_difference():
@@ -79,6 +83,7 @@ def test_what_cannot_be_measured_fails_whatever_the_tolerance(reference, candida
     assert not found.passed
     assert reason in found.reason
     assert found.max_abs is None
+    assert (found.statistics, found.histogram) == (None, ())
     json.dumps(found.to_json(), allow_nan=False)
 
 
