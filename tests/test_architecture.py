@@ -16,7 +16,13 @@ MAY_IMPORT = {
     "runtime": {"runtime"},
 }
 # Of the models the command line knows those that ship and how they are trained, no layer.
-CLI_MODELS = ("stnkit.models.pretrained", "stnkit.models.digits")
+CLI_MODELS = (
+    "stnkit.models.digits",
+    "stnkit.models.pretrained",
+    "stnkit.models.recipes",
+    "stnkit.models.training",
+    "stnkit.models.zoo",
+)
 CONVERTERS = {
     "tensorflow": {"models", "convert"},
     "keras": {"models", "convert"},
@@ -32,7 +38,7 @@ EVERYTHING = [
     *SOURCES,
     *(
         path
-        for folder in ("tests", "docs", "benchmarks")
+        for folder in ("tests", "docs", "examples", "benchmarks")
         for path in sorted((ROOT / folder).rglob("*.py"))
         if ".checkpath" not in path.parts
     ),
