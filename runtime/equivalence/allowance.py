@@ -15,7 +15,7 @@ from stnkit.runtime.equivalence.budget import (
     coordinate_rounding,
     sensitivity,
 )
-from stnkit.runtime.equivalence.probes import Probe
+from stnkit.runtime.equivalence.probes import REAL_PREFIX, Probe
 from stnkit.runtime.equivalence.subject import Subject
 from stnkit.runtime.signature import Tolerances
 
@@ -120,9 +120,14 @@ def allowance_for(
 
 
 def _few(answers: Sequence[Answer]) -> list[Answer]:
-    """Return the smallest and the largest plain answer: every pattern stands in the largest."""
-    by_size = sorted(answers, key=lambda item: item.probe.batch)
-    return by_size[:1] + by_size[1:][-1:]
+    """Return the smallest made-up probe, the largest, which holds every pattern, and real ones.
+
+    Real inputs come on top: they must not take the place of patterns that carry errors further.
+    """
+    real = [item for item in answers if item.probe.name.startswith(REAL_PREFIX)]
+    made = [item for item in answers if not item.probe.name.startswith(REAL_PREFIX)]
+    by_size = sorted(made, key=lambda item: item.probe.batch)
+    return by_size[:1] + by_size[1:][-1:] + real
 
 
 def _largest(value: npt.NDArray[Any]) -> float:

@@ -12,10 +12,13 @@ import numpy as np
 from stnkit.runtime.errors import InputError
 from stnkit.runtime.signature import TensorSpec
 
-__all__ = ["SEED", "Probe", "make_probes", "real_probe"]
+__all__ = ["REAL_PREFIX", "SEED", "Probe", "make_probes", "real_probe"]
 
 SEED = 20150605
 """Seed of the probes of every conversion: any fixed number."""
+
+REAL_PREFIX = "real_"
+"""How the names of probes of real inputs begin."""
 
 # Height and width of probes where the model leaves them open: once even and square, then odd and
 # not square, because wrong padding and a mix-up of the two show only there.
@@ -111,7 +114,7 @@ def real_probe(spec: TensorSpec, batch: int | None, images: Array) -> Probe | No
     count = batch or min(_REAL_IMAGES_MAX, len(images))
     if len(images) < count:
         return None
-    return Probe(f"real_b{count}", {spec.name: images[:count].astype(spec.dtype)})
+    return Probe(f"{REAL_PREFIX}b{count}", {spec.name: images[:count].astype(spec.dtype)})
 
 
 def _is_number(spec: TensorSpec) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stnkit.runtime.equivalence.probes import Probe
+from stnkit.runtime.equivalence.probes import REAL_PREFIX, Probe
 from stnkit.runtime.errors import InputError, one_line
 from stnkit.runtime.signature import TensorSpec, shape_problem
 
@@ -52,7 +52,7 @@ def real_probes(
     if not count or min(counts) < count:
         raise InputError(f"{data}: holds {min(counts)} items: expected {batch or 1} at least")
     inputs = {spec.name: _fitting(data, spec, arrays[spec.name][:count]) for spec in specs}
-    return (Probe(f"real_b{count}", inputs),)
+    return (Probe(f"{REAL_PREFIX}b{count}", inputs),)
 
 
 def _fitting(data: Path, spec: TensorSpec, array: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -298,3 +298,12 @@ class TestRealData:
             onnx_subject(onnx_model, "a"), onnx_subject(onnx_model), data=tmp_path / "x.npy"
         )
         assert "real_b3" in [probe.name for probe in report.probes]
+
+    def test_they_never_narrow_a_budget(self, tmp_path, onnx_model, toy):
+        """Eight dark images are more than any made-up batch, and carry errors less far."""
+        np.save(tmp_path / "x.npy", toy.images(8) * np.float32(1e-3))
+        pair = onnx_subject(onnx_model, "a"), onnx_subject(onnx_model)
+        without = compare(*pair).tolerances
+        beside = compare(*pair, data=tmp_path / "x.npy").tolerances
+        for kind in ("output", "theta", "warped"):
+            assert beside.of(kind).atol >= without.of(kind).atol
