@@ -1,6 +1,7 @@
 """Do faithful conversions pass? Every network of the zoo, many seeds, every way to run a file.
 
 Run: python benchmarks/false_alarms.py --seeds 20 --output benchmarks/results/false_alarms.json
+With --network, only that network is measured again and the others in the output stay.
 
 Each network is converted once, with weights that move its thetas. For each seed of the probes both
 files are compared with the Keras model on 1 and 2 threads, with the graph optimisations of ONNX
@@ -126,6 +127,16 @@ def _as_they_are() -> Iterator[None]:
     yield
 
 
+def kept(output: Path | None, seeds: int) -> tuple[dict[str, Any], int]:
+    """Return the networks that an earlier run wrote with as many seeds, and its seconds."""
+    if output is None or not output.exists():
+        return {}, 0
+    record = json.loads(output.read_text("utf-8"))
+    if record["seeds"] != seeds:
+        raise SystemExit(f"{output} holds {record['seeds']} seeds, not {seeds}: write another file")
+    return record["networks"], record["seconds"]
+
+
 def main() -> None:
     """Measure all networks, print a line for each, and write the result with its provenance."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -134,7 +145,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
     started = time.monotonic()
-    found = {}
+    found, before = kept(given.output, given.seeds) if given.network else ({}, 0)
     with tempfile.TemporaryDirectory() as folder:
         for name in given.network or NETWORKS:
             found[name] = alarms_of(name, given.seeds, Path(folder))
@@ -148,7 +159,7 @@ def main() -> None:
                         for package in ("stnkit", "tensorflow", "keras", "ai-edge-litert", "numpy")
                     },
                     "machine": {"architecture": platform.machine(), "cores": os.cpu_count()},
-                    "seconds": round(time.monotonic() - started),
+                    "seconds": before + round(time.monotonic() - started),
                 }
                 given.output.parent.mkdir(parents=True, exist_ok=True)
                 given.output.write_text(json.dumps(record, indent=2) + "\n", "utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from stnkit.convert.frozen import FrozenGraph, FrozenRunner, freeze
 from stnkit.convert.graph_nodes import graph_nodes, node_name, tensor_name
 from stnkit.convert.source import SourceModel, load_source, source_from_keras
 from stnkit.runtime.equivalence.subject import Node, Role, Subject, Tap
+from stnkit.runtime.file_constants import Constant
+from stnkit.runtime.memory import give_back
 from stnkit.runtime.signature import TensorSpec
 
 # Ops that add products up, and where their weights are.
@@ -54,6 +56,7 @@ class KerasSubject(Subject):
         self._runners: dict[tuple[str, ...], FrozenRunner] = {}
         self._imported: Any = None
         self._pruned: tuple[list[str], Any] = ([], None)
+        give_back()  # freezing leaves several copies of the weights
 
     def run(
         self,
@@ -107,6 +110,18 @@ class KerasSubject(Subject):
         values = function(*(tf.constant(value) for value in given))
         found = values[len(self.graph.outputs) :]
         return {name: np.asarray(value) for name, value in zip(wanted, found, strict=True)}
+
+    def rest(self) -> None:
+        """Drop the graphs that were made of the model."""
+        self._runners.clear()
+        self._imported, self._pruned = None, ([], None)
+        give_back()
+
+    def constants(self) -> Iterator[Constant]:
+        """Yield the float32 constants of the frozen graph, one at a time."""
+        for node in self.graph.graph_def.node:
+            if node.op == "Const" and node.attr["dtype"].type == tf.float32.as_datatype_enum:
+                yield Constant(node.name, tf.make_ndarray(node.attr["value"].tensor))
 
     def rounding_length(self) -> float:
         """Return the lengths of all dot products and sums in the graph, added up."""

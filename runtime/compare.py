@@ -79,6 +79,7 @@ class Comparison:
         pixels: of theta, the largest distance between the places that the two read, px; None for
             everything else, and where the transform's family is not known.
         histogram: (decade, count) of the absolute differences that are not 0.
+        verdict: what decided beside the tolerance, for people; None where nothing did.
     """
 
     tensor: str
@@ -97,6 +98,7 @@ class Comparison:
     statistics: Statistics | None = None
     pixels: float | None = None
     histogram: tuple[tuple[int, int], ...] = ()
+    verdict: str | None = None
 
     def describe(self) -> str:
         """Return one line: the tensor, the case, the worst place, both values, the tolerance."""
@@ -105,6 +107,8 @@ class Comparison:
         if self.reason is not None:
             return f"{head}: {self.reason}"
         index = ", ".join(str(i) for i in self.worst_index or ())
+        if self.verdict is not None:
+            head = f"{head}: {self.verdict}"
         return (
             f"{head}: worst at [{index}], expected {_show(self.reference_value)}, "
             f"got {_show(self.candidate_value)} "
@@ -130,6 +134,7 @@ class Comparison:
             "statistics": None if self.statistics is None else self.statistics.to_json(),
             "pixels": self.pixels,
             "histogram": [list(pair) for pair in self.histogram],
+            "verdict": self.verdict,
         }
 
 
@@ -144,8 +149,9 @@ def compare(
     reference: npt.NDArray[Any],
     candidate: npt.NDArray[Any],
     tolerance: Tolerance,
+    slack: npt.NDArray[Any] | None = None,
 ) -> Comparison:
-    """Compare a candidate with its reference: `|c - r| <= atol + rtol * |r|`.
+    """Compare a candidate with its reference: `|c - r| <= atol + rtol * |r| + slack`.
 
     Args:
         tensor: name of the output or of the tap.
@@ -154,6 +160,7 @@ def compare(
         reference: the source's values, any shape; float, integer or bool.
         candidate: the artifact's values, same shape and dtype.
         tolerance: what is allowed for floats; integers and bools must be equal.
+        slack: what each element may differ by on top, shape of the reference; None is nothing.
 
     Returns:
         The comparison. Its worst element is the one with the largest excess over the tolerance.
@@ -210,7 +217,11 @@ def compare(
         difference = np.where(candidate != reference, np.maximum(difference, 1.0), 0.0)
     largest = np.finfo(np.float64).max
     difference = np.minimum(difference, largest)
-    needed = difference - allowed.rtol * np.abs(wide)
+    beside = allowed.rtol * np.abs(wide)
+    if slack is not None and not exact:
+        beside = beside + slack
+    needed = difference - beside
+    limit = allowed.atol + beside
     excess = needed - allowed.atol
     flat = int(np.argmax(excess))
     index = tuple(int(i) for i in np.unravel_index(flat, reference.shape))
@@ -222,7 +233,7 @@ def compare(
         case,
         tuple(reference.shape),
         allowed,
-        passed=bool(np.all(difference <= allowed.atol + allowed.rtol * np.abs(wide))),
+        passed=bool(np.all(difference <= limit)),
         max_abs=float(np.max(difference)),
         mean_abs=mean,
         required=max(float(np.max(needed)), 0.0),

@@ -6,6 +6,7 @@ StnkitError               exit code 2
 │   └── BundleError       a damaged, hostile or incomplete bundle
 ├── BackendMissingError   the package that would run an artifact is not installed
 ├── BackendError          a backend refused a model or failed while running it
+│   └── OutOfMemoryError  a model asks for more memory than there is
 ├── ExportError           an op that cannot be exported
 └── MismatchError         exit code 1: artifact and source differ
 ```
@@ -28,6 +29,7 @@ __all__ = [
     "ExportError",
     "InputError",
     "MismatchError",
+    "OutOfMemoryError",
     "StnkitError",
     "one_line",
 ]
@@ -102,6 +104,10 @@ class BackendError(StnkitError):
 
     Raised at the boundary to the backend, `from` the foreign error.
     """
+
+
+class OutOfMemoryError(BackendError):
+    """A model asks for more memory than there is, or than it may take."""
 
 
 class ExportError(StnkitError):

@@ -8,7 +8,7 @@ from typing import Any
 
 from stnkit.runtime.errors import InputError
 from stnkit.runtime.json_reader import join_names
-from stnkit.runtime.tflite_file import check_file, damage_as_input_error, schema
+from stnkit.runtime.tflite_file import buffer_content, check_file, damage_as_input_error, schema
 
 __all__ = ["with_driven_tensors"]
 
@@ -38,8 +38,16 @@ def with_driven_tensors(model: bytes, names: Collection[str]) -> bytes:
     check_file(model)
     with damage_as_input_error():
         import flatbuffers
+        import numpy as np
 
         root = tables.ModelT.InitFromPackedBuf(model, 0)
+        packed = tables.Model.GetRootAsModel(model, 0)
+        for number, buffer in enumerate(root.buffers):
+            # What lies behind the flatbuffer would not be written again.
+            if buffer.offset and buffer.size:
+                content = buffer_content(packed, model, number)
+                buffer.data = np.frombuffer(content, np.uint8)
+                buffer.offset = buffer.size = 0
         graph = root.subgraphs[0]
         producers: dict[int, Any] = {
             int(index): operator

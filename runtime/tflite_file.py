@@ -17,9 +17,11 @@ from stnkit.runtime.json_reader import join_names
 from stnkit.runtime.model_file import FileNode, FileSummary, FileTensor, LargestConstant
 
 __all__ = [
+    "buffer_content",
     "check_file",
     "damage_as_input_error",
     "nodes",
+    "quantised_tensors",
     "schema",
     "signature_names",
     "summary",
@@ -27,6 +29,7 @@ __all__ = [
 ]
 
 _OUTPUTS_SLOT = 8  # vtable entry of SubGraph.outputs, its third field: 4 + 2 * 2
+_GRID_DTYPES = ("int8", "uint8", "int16")
 _VISITS_MAX = 5_000_000
 """Bounds the walk: tables may be shared, so a small hostile file can describe a huge one."""
 
@@ -212,6 +215,29 @@ def summary(model: bytes) -> FileSummary:
         )
 
 
+def buffer_content(root: Any, model: bytes, index: int) -> bytes | memoryview:
+    """Return the bytes of a constant, wherever the file keeps them; none where it has none.
+
+    Args:
+        root: the file's root table.
+        model: the file's content.
+        index: number of the buffer.
+
+    Raises:
+        InputError: the buffer leads out of the file.
+    """
+    size = _buffer_bytes(root, index, len(model))
+    buffer = root.Buffers(index)
+    if not size:
+        return b""
+    if buffer.DataLength():
+        return memoryview(buffer.DataAsNumpy())
+    offset = int(buffer.Offset())
+    if not 0 < offset <= len(model) - size:
+        raise InputError(f"a TFLite buffer of {size} bytes leads out of the file: expected inside")
+    return memoryview(model)[offset : offset + size]
+
+
 def nodes(model: bytes) -> tuple[FileNode, ...]:
     """Return the computed tensors of the main graph in the order of computation.
 
@@ -247,6 +273,38 @@ def nodes(model: bytes) -> tuple[FileNode, ...]:
             op = codes[operator.OpcodeIndex()]
             for i in visits.range(operator.OutputsLength()):
                 found.append(FileNode(names[operator.Outputs(i)], op, inputs))
+        return tuple(found)
+
+
+def quantised_tensors(model: bytes) -> tuple[tuple[str, str, float, int], ...]:
+    """Return the tensors of the main graph that are fed or computed and stand on a grid.
+
+    Args:
+        model: the file's content.
+
+    Returns:
+        (name, NumPy's dtype, scale, zero point) of each that has one scale; constants, and those
+        with a scale a channel, are left out.
+
+    Raises:
+        InputError: a damaged file.
+        BackendMissingError: ai-edge-litert is not installed.
+    """
+    with damage_as_input_error():
+        tables = schema()
+        root, main = _open(model)
+        types = {getattr(tables.TensorType, name.upper()): name for name in _GRID_DTYPES}
+        found = []
+        for index in _Visits().range(main.TensorsLength()):
+            tensor = main.Tensors(index)
+            grid = tensor.Quantization()
+            if grid is None or grid.ScaleLength() != 1 or tensor.Type() not in types:
+                continue
+            if _buffer_bytes(root, tensor.Buffer(), len(model)):
+                continue
+            zero_point = int(grid.ZeroPoint(0)) if grid.ZeroPointLength() else 0
+            name = _text(tensor.Name())
+            found.append((name, types[tensor.Type()], float(grid.Scale(0)), zero_point))
         return tuple(found)
 
 
@@ -307,7 +365,7 @@ def _sizes(tensor: Any, visits: _Visits) -> tuple[int, ...]:
 
 
 def _buffer_bytes(root: Any, index: int, file_bytes: int) -> int:
-    # Files beyond 2 GiB keep buffers outside the flatbuffer and state offset and size instead.
+    # Some writers keep buffers behind the flatbuffer, and state offset and size instead.
     buffer = root.Buffers(index)
     size = int(buffer.DataLength() or buffer.Size())
     if not 0 <= size <= file_bytes:

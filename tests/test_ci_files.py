@@ -210,7 +210,7 @@ def test_the_hook_is_passed_the_files_of_bundles(file, counts):
 
 def test_the_plugin_is_announced_to_pytest():
     points = PROJECT["entry-points"]["pytest11"]
-    assert points == {"stnkit": "stnkit.runtime.equivalence.pytest_plugin"}
+    assert points == {"stnkit": "pytest_stnkit"}
 
 
 def test_the_page_names_what_there_is():

@@ -15,6 +15,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from _pytest.config import _iter_rewritable_modules
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("cli", "convert", "models", "runtime")
@@ -36,7 +37,7 @@ def wheel(tmp_path_factory):
     hidden = shutil.ignore_patterns("__pycache__")
     for name in PACKAGES:
         shutil.copytree(ROOT / name, source / name, ignore=hidden)
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "README.md", "pytest_stnkit.py"):
         shutil.copy(ROOT / name, source / name)
     target = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", target]
@@ -73,7 +74,7 @@ def test_the_wheel_holds_the_tree(wheel):
     }
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert names == tree
+    assert names == {*tree, "pytest_stnkit.py"}
     for name in (
         *(f"stnkit/{package}/py.typed" for package in PACKAGES),
         "stnkit/models/pretrained/digits.keras",
@@ -82,6 +83,12 @@ def test_the_wheel_holds_the_tree(wheel):
         "stnkit/runtime/schema/manifest.schema.json",
     ):
         assert name in names
+
+
+def test_pytest_rewrites_none_of_the_users_packages(wheel):
+    """As pytest looks at the files of a plugin's distribution: `models` may be the user's."""
+    with zipfile.ZipFile(wheel) as archive:
+        assert list(_iter_rewritable_modules(archive.namelist())) == ["pytest_stnkit"]
 
 
 def test_the_wheel_runs_without_tensorflow(bare, bundle, tmp_path):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from stnkit.cli.limits import OWN_PROCESS, SECONDS, bounded, outlive_crashes
 from stnkit.cli.native_output import native_stderr_hidden
 from stnkit.cli.options import artifact_option, json_option, threads_option
 
@@ -64,6 +66,13 @@ _MODEL_SUFFIXES = (".tflite", ".onnx", ".keras", ".h5", ".hdf5")
 @click.option(
     "--seed", type=click.IntRange(0), help="Seed of the probes. Default: always the same."
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "float16_weights", "float16", "int8_weights", "int8"]),
+    default="auto",
+    show_default=True,
+    help="Judge the others as computing in this precision; auto takes it from each file.",
+)
 @click.option("--bisect", is_flag=True, help="Find the first layer where a model leaves the first.")
 @threads_option
 @click.option("--html", type=_PATH, metavar="FILE", help="Write a report for people.")
@@ -78,6 +87,21 @@ _MODEL_SUFFIXES = (".tflite", ".onnx", ".keras", ".h5", ".hdf5")
     help="Your own layer, looked for in the working directory too; give it once for each.",
 )
 @click.option("--trusted", is_flag=True, help="Run the Python code that Lambda layers carry.")
+@click.option(
+    "--time-limit",
+    type=click.IntRange(1, 10**6),
+    default=SECONDS,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest that the comparison may take: a file can be made to run for ever.",
+)
+@click.option(
+    "--memory-limit",
+    type=click.IntRange(256, 2**30),
+    metavar="MIB",
+    help="Most memory that it may take, on Linux: a small file can ask for terabytes. Default: 90 "
+    "% of what is available.",
+)
 @json_option
 def command(models: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """Compare MODELS with the first of them, or repeat the proof of a single bundle.
@@ -90,9 +114,11 @@ def command(models: tuple[str, ...], as_json: bool, **given: Any) -> None:
     A single BUNDLE is run on its stored probes and compared with the stored answers of its source,
     without TensorFlow. Exit code 1 if a model differs.
     """
+    if click.get_current_context().obj is OWN_PROCESS:
+        outlive_crashes()
     reports = given["html"] or given["junit"] or given["annotations"]
     if len(models) == 1 and not reports:
-        _stored_proof(Path(models[0]), given["artifact"], given["threads"], as_json)
+        _stored_proof(Path(models[0]), given, as_json)
         return
     report = _compare(models, given)
     _write_reports(report, given)
@@ -109,16 +135,21 @@ def command(models: tuple[str, ...], as_json: bool, **given: Any) -> None:
             raise MismatchError(candidate.proof.file, candidate.proof.failures)
 
 
-def _stored_proof(bundle: Path, artifact: str | None, threads: int | None, as_json: bool) -> None:
+def _limited(given: dict[str, Any]) -> AbstractContextManager[None]:
+    """Return the bounds for whatever runs models: nothing is written meanwhile."""
+    return bounded(given["time_limit"], given["memory_limit"])
+
+
+def _stored_proof(bundle: Path, given: dict[str, Any], as_json: bool) -> None:
     from stnkit.cli.views.verification import print_verification
     from stnkit.runtime import open_bundle, raise_on_mismatch, verify
     from stnkit.runtime.errors import InputError
 
     if bundle.suffix.lower() in _MODEL_SUFFIXES:
         raise InputError(f"{bundle}: is a single model: name the model to compare it with as well")
-    with native_stderr_hidden():
+    with native_stderr_hidden(), _limited(given):
         opened = open_bundle(bundle)
-        report = verify(opened, artifact=artifact, threads=threads)
+        report = verify(opened, artifact=given["artifact"], threads=given["threads"])
     if as_json:
         click.echo(json.dumps(report.to_json()))
     else:
@@ -142,13 +173,14 @@ def _compare(models: tuple[str, ...], given: dict[str, Any]) -> EquivalenceRepor
         atol=tolerances_by_name(given["tolerances"]),
         value_range=value_range(given["input_range"]),
         threads=given["threads"],
+        precision=None if given["precision"] == "auto" else given["precision"],
         bisect=given["bisect"],
         views=given["html"] is not None,
         custom_objects=given["custom_objects"],
         trusted=given["trusted"],
         **({} if given["seed"] is None else {"seed": given["seed"]}),
     )
-    with native_stderr_hidden():
+    with native_stderr_hidden(), _limited(given):
         if len(models) == 1:
             return compare_bundle(models[0], options, given["artifact"])
         if given["artifact"] is not None:

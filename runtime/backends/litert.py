@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter
 
+from stnkit.runtime.backends.failure import failure
 from stnkit.runtime.backends.registry import TensorNames
-from stnkit.runtime.errors import BackendError, one_line
+from stnkit.runtime.errors import BackendError
 from stnkit.runtime.json_reader import join_names
 from stnkit.runtime.tflite_drive import with_driven_tensors
 from stnkit.runtime.tflite_file import with_extra_outputs
@@ -80,7 +81,7 @@ class LiteRTRunner:
             # where a 3x3 convolution of an image of open size already fails.
             outputs_there = interpreter.get_output_details()
         except Exception as exc:  # the boundary: LiteRT raises ValueError and RuntimeError at least
-            raise BackendError(f"LiteRT refused the model: {one_line(exc)}") from exc
+            raise failure("LiteRT refused the model", exc) from exc
         self._interpreter: Any = interpreter
         self._inputs = _bind(inputs, inputs_there, "input")
         self._outputs = _bind(outputs, outputs_there, "output")
@@ -133,7 +134,7 @@ class LiteRTRunner:
                     name: interpreter.get_tensor(index) for name, index in self._outputs.items()
                 }
             except Exception as exc:  # the boundary, as above
-                raise BackendError(f"LiteRT failed to run the model: {one_line(exc)}") from exc
+                raise failure("LiteRT failed to run the model", exc) from exc
 
     def close(self) -> None:
         """Give the interpreter's memory back, once a run in progress has ended."""

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from stnkit.runtime.backends.failure import failure
 from stnkit.runtime.backends.registry import TensorNames
-from stnkit.runtime.errors import BackendError, one_line
+from stnkit.runtime.errors import BackendError
 from stnkit.runtime.json_reader import join_names
 from stnkit.runtime.onnx_drive import with_driven_tensors
 from stnkit.runtime.onnx_file import refuse_external_data, with_extra_outputs
@@ -87,12 +88,16 @@ class ONNXRuntimeRunner:
                 # The default logger speaks before any session exists, of GPUs that are not there.
                 ort.set_default_logger_severity(_SEVERITY_FATAL)
                 session = ort.InferenceSession(
-                    model, sess_options=options, providers=["CPUExecutionProvider"]
+                    model,
+                    sess_options=options,
+                    providers=["CPUExecutionProvider"],
+                    # A second try with the same provider would fail again, and print to stdout.
+                    enable_fallback=0,
                 )
             inputs_there = [item.name for item in session.get_inputs()]
             outputs_there = [item.name for item in session.get_outputs()]
         except Exception as exc:  # the boundary: its exceptions have no common base of their own
-            raise BackendError(f"ONNX Runtime refused the model: {one_line(exc)}") from exc
+            raise failure("ONNX Runtime refused the model", exc) from exc
         _check_names(inputs, inputs_there, "input")
         _check_names(outputs, outputs_there, "output")
         self._session: Any = session
@@ -124,7 +129,7 @@ class ONNXRuntimeRunner:
         try:
             values = session.run(tensors, feeds)
         except Exception as exc:  # the boundary, as above
-            raise BackendError(f"ONNX Runtime failed to run the model: {one_line(exc)}") from exc
+            raise failure("ONNX Runtime failed to run the model", exc) from exc
         found = dict(zip(tensors, values, strict=True))
         return {name: found[tensor] for name, tensor in self._outputs.items()}
 

@@ -59,10 +59,14 @@ class Allowance:
     def of(self, name: str, probe: Probe) -> Tolerance:
         """Return what a tensor may differ by on a probe."""
         base = self.budgets[name].tolerance
-        if not probe.drives or self._override(name, self._measured[name]) is not None:
+        if not probe.thetas or self._override(name, self._measured[name]) is not None:
             return base
-        reach = max(_reach(theta) for theta in probe.drives.values())
+        reach = max(_reach(theta) for theta in probe.thetas.values())
         return Tolerance(base.atol + self._per_reach.get(name, 0.0) * reach, base.rtol)
+
+    def is_given(self, name: str) -> bool:
+        """Return whether the user set what a tensor may differ by."""
+        return self._override(name, self._measured[name]) is not None
 
     def tolerances(self) -> Tolerances:
         """Return the largest tolerance of each kind, for the manifest and for reports."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from stnkit.runtime.equivalence.probes import Probe
-from stnkit.runtime.equivalence.reach import is_given, is_read_elsewhere
+from stnkit.runtime.equivalence.reach import input_of, is_read_elsewhere
 from stnkit.runtime.equivalence.subject import Subject, Tap
 from stnkit.runtime.equivalence.thetas import driven_thetas
 from stnkit.runtime.errors import InputError
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "answer", "driven_answers", "driven_probes", "partners"]
 
-_DRIVEN_BYTES_MAX = 64 * 2**20  # of the inputs of one driven probe
+# Of the inputs of one driven probe: about what the plain probes have, a network takes hundreds of
+# times as much on the way.
+_DRIVEN_BYTES_MAX = 4 * 2**20
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,9 @@ def driven_probes(
 ) -> tuple[Probe, ...]:
     """Return probes that give each transformer thetas of their own.
 
+    A theta that is an input gets them through it; in place of any other they are put where the
+    model's own would be.
+
     Args:
         subject: the reference.
         answers: its answers to the plain probes, one at least.
@@ -98,11 +103,8 @@ def driven_probes(
     most = max(answers, key=lambda item: item.probe.batch)
     probes: list[Probe] = []
     for transformer, (theta_tap, warped_tap) in partners(subject.taps).items():
-        if is_given(subject, theta_tap):
-            continue
-        # In an artifact all that reads a theta reads one tensor, or several, as its converter has
-        # it: where more than the sampler does, what is behind the others is not comparable.
-        only = (warped_tap.name,) if is_read_elsewhere(subject, theta_tap, warped_tap) else None
+        entry = input_of(subject, theta_tap)
+        only = _comparable(subject, theta_tap, warped_tap, entry)
         seen, warped = most.taps[theta_tap.name], most.taps[warped_tap.name]
         groups = driven_thetas(seen.shape[1:], (warped.shape[1], warped.shape[2]), seen, seed)
         for group, thetas in groups.items():
@@ -117,9 +119,32 @@ def driven_probes(
                 label = f"{group}_thetas_{transformer}_b{len(chunk)}"
                 if number:
                     label = f"{group}_thetas_{transformer}_{number + 1}_b{len(chunk)}"
-                drives = {theta_tap.name: values[chunk]}
-                probes.append(Probe(label, inputs, drives=drives, seed=seed, only=only))
+                thetas = {theta_tap.name: values[chunk]}
+                if entry is None:
+                    probe = Probe(label, inputs, drives=thetas, seed=seed, only=only)
+                else:
+                    inputs[entry] = values[chunk].astype(inputs[entry].dtype)
+                    probe = Probe(label, inputs, given=thetas, seed=seed, only=only)
+                probes.append(probe)
     return tuple(probes)
+
+
+def _comparable(
+    subject: Subject, theta: Tap, warped: Tap, entry: str | None
+) -> tuple[str, ...] | None:
+    """Return the tensors that are compared under thetas of a transformer's own; None for all.
+
+    In an artifact all that reads a theta reads one tensor, or several, as its converter has it:
+    where more than the sampler does, what is behind the others is not comparable. Behind an input
+    it is, but no budget holds there for thetas that are extreme.
+    """
+    if is_read_elsewhere(subject, theta, warped):
+        return (warped.name,)
+    if entry is None:
+        return None
+    # Not the theta itself: it comes back as it was given, NaN among it.
+    names = [spec.name for spec in subject.outputs] + [tap.name for tap in subject.taps]
+    return tuple(name for name in names if name != theta.name)
 
 
 def driven_answers(

@@ -51,7 +51,9 @@ class Binding:
     ) -> dict[str, npt.NDArray[Any]]:
         """Return the candidate's values under the reference's names and in its layout."""
         there = {**self.outputs, **self.taps}
-        return {name: self._here(values[there[name]]) for name in names if there[name] in values}
+        # A candidate may show some of the taps and not the others.
+        found = {name: there[name] for name in names if name in there}
+        return {name: self._here(values[key]) for name, key in found.items() if key in values}
 
     def _there(self, value: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return to_nchw(value) if self.layout == "nchw" else value

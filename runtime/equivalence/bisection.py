@@ -20,19 +20,16 @@ compared; no search is needed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from stnkit.runtime.compare import Tolerance
 from stnkit.runtime.equivalence.answers import Answer
 from stnkit.runtime.equivalence.binding import Binding
+from stnkit.runtime.equivalence.judging import AllowanceLike
 from stnkit.runtime.equivalence.readings import Readings
 from stnkit.runtime.equivalence.results import Bisection, NodeError
 from stnkit.runtime.equivalence.source_tensors import Graph, SourceTensors
 from stnkit.runtime.equivalence.subject import Role, Subject
 from stnkit.runtime.equivalence.tensor_matching import Final, Matching
-
-if TYPE_CHECKING:
-    from stnkit.runtime.equivalence.engine import AllowanceLike
 
 __all__ = ["bisect"]
 

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stnkit.runtime.compare import Kind, Tolerance
+from stnkit.runtime.equivalence.thetas import family, spline_reach
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -155,8 +156,15 @@ def coordinate_rounding(
     reach = 1.0
     for theta in thetas:
         flat = np.abs(theta.reshape(len(theta), -1).astype(np.float64))
-        # A flow has a theta for every pixel, of which one counts: the sum would count them all.
-        rows = flat.sum(axis=1) if flat.shape[1] <= 9 else 1 + 3 * flat.max(axis=1)
+        if family(theta.shape[1:]) == "thin_plate_spline":
+            rows = np.array(
+                [spline_reach(item) if np.isfinite(item).all() else np.inf for item in theta]
+            )
+        elif flat.shape[1] <= 9:
+            rows = flat.sum(axis=1)
+        else:
+            # A flow has a theta for every pixel, of which one counts: the sum would count them all.
+            rows = 1 + 3 * flat.max(axis=1)
         finite = rows[np.isfinite(rows)]
         if finite.size:
             reach = max(reach, float(finite.max()))

@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from stnkit.runtime.compare import Comparison, Kind, Tolerance, compare
+from stnkit.runtime.compare import Comparison
 from stnkit.runtime.equivalence.allowance import Allowance, allowance_for
-from stnkit.runtime.equivalence.answers import Answer, answer, driven_answers, partners
+from stnkit.runtime.equivalence.answers import Answer, answer, driven_answers
 from stnkit.runtime.equivalence.binding import Binding, bind, to_nchw, to_nhwc
 from stnkit.runtime.equivalence.bisection import bisect
+from stnkit.runtime.equivalence.candidate_answers import candidate_answers
 from stnkit.runtime.equivalence.diagnosis import diagnose
+from stnkit.runtime.equivalence.judging import (
+    STATED,
+    AllowanceLike,
+    ErrorBudgets,
+    Judge,
+    StatedBudgets,
+)
 from stnkit.runtime.equivalence.opening import open_subjects
 from stnkit.runtime.equivalence.options import CompareOptions
-from stnkit.runtime.equivalence.probes import Probe, make_probes
+from stnkit.runtime.equivalence.probes import make_probes
 from stnkit.runtime.equivalence.real_data import real_probes
 from stnkit.runtime.equivalence.results import CandidateReport, EquivalenceReport, ProbeRecord
-from stnkit.runtime.equivalence.subject import Node, Role, Subject, Tap
-from stnkit.runtime.equivalence.views import theta_error_px, views_of
+from stnkit.runtime.equivalence.stored_values import check_stored_values
+from stnkit.runtime.equivalence.subject import Node, Role, Subject
+from stnkit.runtime.equivalence.tap_finding import reveal_taps, unseen
+from stnkit.runtime.equivalence.views import views_of
 from stnkit.runtime.errors import InputError
+from stnkit.runtime.file_constants import Constant
+from stnkit.runtime.file_precision import Precision
 from stnkit.runtime.statistics import Ranking, ranking
 from stnkit.runtime.verification import ArtifactReport
 
@@ -30,7 +42,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 __all__ = [
-    "AllowanceLike",
     "check_candidate",
     "compare_models",
     "compare_subjects",
@@ -46,13 +57,6 @@ _TOOLS = (
     "onnxruntime-gpu",
     "ai-edge-litert",
 )
-
-
-class AllowanceLike(Protocol):
-    """What a tensor may differ by on a probe."""
-
-    def of(self, name: str, probe: Probe) -> Tolerance:
-        """Return the tolerance of a tensor on a probe."""
 
 
 def compare_models(
@@ -119,14 +123,16 @@ def compare_subjects(
     _check_overrides(options, allowance)
     if options.drive:
         answers += driven_answers(reference, answers, options.seed, batch)
-    reports = tuple(
-        check_candidate(reference, candidate, binding, answers, allowance, options)
-        for candidate, binding in zip(candidates, bindings, strict=True)
-    )
+    reference.rest()
+    reports = []
+    for candidate, binding in zip(candidates, bindings, strict=True):
+        reports.append(check_candidate(reference, candidate, binding, answers, allowance, options))
+        # One model's copies of its weights at a time.
+        candidate.rest()
     return EquivalenceReport(
         reference=reference.name,
         reference_format=reference.format,
-        candidates=reports,
+        candidates=tuple(reports),
         tolerances=allowance.tolerances(),
         reasons=allowance.reasons(),
         probes=tuple(
@@ -134,7 +140,7 @@ def compare_subjects(
                 item.probe.name,
                 item.probe.batch,
                 item.probe.seed,
-                tuple(name.rpartition("/")[0] for name in item.probe.drives),
+                tuple(name.rpartition("/")[0] for name in item.probe.thetas),
             )
             for item in answers
         ),
@@ -187,29 +193,34 @@ def check_candidate(
         BackendError: its backend fails.
     """
     started = time.perf_counter()
+    precision = options.precision or candidate.precision
+    judge, notes = _judge(reference, candidate, allowance, precision, answers)
+    drivable = set(binding.taps)  # what is found by its values is read, never given
+    if precision != "float32":
+        binding = reveal_taps(reference, candidate, binding, answers)
     comparisons: list[Comparison] = []
     skipped: list[str] = []
     rankings: dict[str, Ranking] = {}
-    received: list[tuple[Answer, Answer]] = []
+    asked: list[Answer] = []
     for item in answers:
-        probe = item.probe
-        if any(name not in binding.taps for name in probe.drives):
-            skipped.append(probe.name)
-            continue
-        found = _run(candidate, binding, item)
-        received.append((item, found))
+        if drivable.issuperset(item.probe.drives) and judge.takes(item.probe):
+            asked.append(item)
+        else:
+            skipped.append(item.probe.name)
+    received = list(zip(asked, candidate_answers(candidate, binding, asked), strict=True))
+    for item, found in received:
+        if precision != "float32":
+            comparisons += unseen(binding, item)
         for name, expected in {**item.outputs, **item.taps}.items():
             values = {**found.outputs, **found.taps}.get(name)
             if values is None:
                 continue
-            kind: Kind = "output" if name in item.outputs else Tap.of_name(name).kind
-            result = compare(name, kind, probe.name, expected, values, allowance.of(name, probe))
-            if kind == "theta" and result.reason is None:
-                size = _warped_size(reference, item, name)
-                result = replace(result, pixels=theta_error_px(expected, values, size))
+            result = judge.compare(name, item, expected, values)
             comparisons.append(result)
-            if kind == "output" and result.reason is None and not probe.drives:
+            if result.kind == "output" and result.reason is None and not item.probe.thetas:
                 _add_ranking(rankings, name, ranking(expected, values))
+    if precision == "float32" and reference is not candidate:
+        comparisons += check_stored_values(reference, candidate)
     report = CandidateReport(
         proof=ArtifactReport(
             file=candidate.name,
@@ -222,14 +233,16 @@ def check_candidate(
         format=candidate.format,
         rankings=rankings,
         views=views_of(reference, received) if options.views else (),
-        notes=binding.notes,
+        notes=(*notes, *binding.notes),
+        precision=precision,
     )
     # Of stored answers there is no reference that could be asked, nor looked into.
     if report.passed or reference is candidate:
         return report
-    if options.bisect:
-        item = _smallest_failed(received, comparisons)
-        found_at = bisect(reference, candidate, binding, item, allowance)
+    telling = _smallest_failed(received, comparisons)
+    # A model of low precision leaves its source everywhere, one with damaged constants nowhere.
+    if options.bisect and precision == "float32" and telling is not None:
+        found_at = bisect(reference, candidate, binding, telling, allowance)
         report = replace(report, bisection=found_at)
     return replace(
         report,
@@ -237,35 +250,28 @@ def check_candidate(
     )
 
 
+def _judge(
+    reference: Subject,
+    candidate: Subject,
+    allowance: AllowanceLike,
+    precision: Precision,
+    answers: Sequence[Answer],
+) -> tuple[Judge, tuple[str, ...]]:
+    """Return who judges a candidate, and what the user should know of it."""
+    if precision == "float32":
+        return ErrorBudgets(reference, allowance), ()
+    budget = STATED[precision]
+    judge = StatedBudgets(reference, allowance, budget, answers)
+    return judge, (budget.sentence(precision),)
+
+
 def _smallest_failed(
     received: Sequence[tuple[Answer, Answer]], comparisons: Sequence[Comparison]
-) -> Answer:
+) -> Answer | None:
     """Return the smallest probe that failed, one that drives no theta where there is one."""
     failed = {item.case for item in comparisons if not item.passed}
     items = [item for item, _ in received if item.probe.name in failed]
-    return min(items, key=lambda item: (bool(item.probe.drives), item.probe.batch))
-
-
-def _run(candidate: Subject, binding: Binding, item: Answer) -> Answer:
-    """Return what a candidate answers, under the reference's names and in its layout."""
-    inputs = binding.feed(item.probe.inputs)
-    drives = binding.drive(item.probe.drives)
-    if drives:
-        values = candidate.run(inputs, taps=True, drives=drives)
-        return Answer(
-            item.probe, binding.read(values, item.outputs), binding.read(values, item.taps)
-        )
-    outputs = binding.read(candidate.run(inputs), item.outputs)
-    taps = binding.read(candidate.run(inputs, taps=True), item.taps) if binding.taps else {}
-    return Answer(item.probe, outputs, taps)
-
-
-def _warped_size(reference: Subject, item: Answer, theta: str) -> tuple[int, int]:
-    for first, warped in partners(reference.taps).values():
-        if first.name == theta and warped.name in item.taps:
-            shape = item.taps[warped.name].shape
-            return (shape[1], shape[2])
-    return (2, 2)  # one pixel is then one unit
+    return min(items, key=lambda it: (bool(it.probe.thetas), it.probe.batch), default=None)
 
 
 def _add_ranking(rankings: dict[str, Ranking], name: str, found: Ranking | None) -> None:
@@ -322,6 +328,10 @@ class _Transposed(Subject):
         """Return tensors as they are inside, in NCHW."""
         there = {name: to_nchw(value) for name, value in inputs.items()}
         return self._inner.fetch(there, names, drives)
+
+    def constants(self) -> Iterable[Constant]:
+        """Return those of the model."""
+        return self._inner.constants()
 
     def rounding_length(self) -> float:
         """Return that of the model."""

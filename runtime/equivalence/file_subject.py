@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stnkit.runtime.backends import Runner, backend_for, open_runner
 from stnkit.runtime.equivalence.subject import Node, Role, Subject, Tap
-from stnkit.runtime.errors import InputError
+from stnkit.runtime.errors import BackendError, InputError
+from stnkit.runtime.file_constants import Constant, float_constants
+from stnkit.runtime.file_precision import Grid, grids_of, precision_of
+from stnkit.runtime.memory import give_back
 from stnkit.runtime.model_file import (
     FileSummary,
     FileTensor,
@@ -60,12 +64,26 @@ class FileSubject(Subject):
         self.format = detect_format(content)
         self.summary = summarize(content)
         self._names = names or _names_in(self.summary, content)
-        self.inputs = _specs(self._names.inputs, self.summary.inputs, name, "input")
-        self.outputs = _specs(self._names.outputs, self.summary.outputs, name, "output")
+        self._grids = grids_of(content, self.format)
+        self.precision = precision_of(self.summary, self._grids)
+        shown = {name: "float32" for name in self._grids}
+        self.inputs = _specs(self._names.inputs, self.summary.inputs, name, "input", shown)
+        self.outputs = _specs(self._names.outputs, self.summary.outputs, name, "output", shown)
+        self._halves = {
+            key
+            for names, tensors in (
+                (self._names.inputs, self.summary.inputs),
+                (self._names.outputs, self.summary.outputs),
+            )
+            for key, there in names.items()
+            for tensor in tensors
+            if tensor.name == there and tensor.dtype == "float16"
+        }
         self.taps = tuple(Tap.of_name(tap) for tap in self._names.taps)
         self.backend = backend_for(self.format).name
         self._runners: dict[tuple[bool, tuple[str, ...]], Runner] = {}
-        self.backend_version = self._runner(False, ()).version
+        with _named(name):
+            self.backend_version = self._runner(False, ()).version
 
     def run(
         self,
@@ -76,8 +94,10 @@ class FileSubject(Subject):
     ) -> dict[str, npt.NDArray[Any]]:
         """Run the file; outputs come from the very file, taps from a copy that shows them."""
         driven = dict(drives or {})
-        runner = self._runner(taps or bool(driven), tuple(sorted(driven)))
-        found = runner.run({**inputs, **driven})
+        given = self._as_stored({**inputs, **driven})
+        with _named(self.name):
+            runner = self._runner(taps or bool(driven), tuple(sorted(driven)))
+            found = self._as_floats(runner.run(given))
         if not taps or driven:
             return found
         return {name: value for name, value in found.items() if name in self._names.taps}
@@ -100,6 +120,10 @@ class FileSubject(Subject):
                 known.add(node.name)
                 found.append(Node(node.name, node.op, "", node.inputs))
         return tuple(found)
+
+    def constants(self) -> list[Constant]:
+        """Return the file's float32 constants that are no scalars or nearly so."""
+        return float_constants(self._content, self.format)
 
     def node_of(self, role: Role, name: str) -> str | None:
         """Return the tensor in the file that a signature name or a tap stands for."""
@@ -126,10 +150,50 @@ class FileSubject(Subject):
             threads=self._threads,
         )
         try:
-            found = runner.run({**inputs, **driven})
+            found = runner.run(self._as_stored({**inputs, **driven}))
         finally:
             runner.close()
-        return {name: found[key] for key, name in wanted.items()}
+        return {name: _from_grid(found[key], self._grids.get(name)) for key, name in wanted.items()}
+
+    def _as_stored(self, values: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """Return inputs and driven thetas as the file takes them: integers, or float16."""
+        import numpy as np
+
+        there = {**self._names.taps, **self._names.inputs}
+        found = {}
+        for name, value in values.items():
+            grid = self._grids.get(there[name])
+            if grid is not None and value.dtype.kind == "f":
+                value = grid.integers(value)
+            elif name in self._halves:
+                with np.errstate(over="ignore"):
+                    value = value.astype(np.float16)
+            found[name] = value
+        return found
+
+    def _as_floats(self, values: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """Return outputs and taps in float32, whatever the file keeps them in."""
+        there = {**self._names.taps, **self._names.outputs}
+        return {
+            name: _from_grid(value, self._grids.get(there[name])) for name, value in values.items()
+        }
+
+    def show_taps(self, tensors: Mapping[str, str]) -> None:
+        """Let tensors be read as taps from now on.
+
+        Args:
+            tensors: tap -> name of the tensor in the file.
+        """
+        known = self._names
+        self._names = Names(known.inputs, known.outputs, {**known.taps, **tensors})
+        self.taps = tuple(Tap.of_name(tap) for tap in self._names.taps)
+        for other in [key for key in self._runners if key != (False, ())]:
+            self._runners.pop(other).close()
+
+    def rest(self) -> None:
+        """Close every runner; they are opened again when they are needed."""
+        self.close()
+        give_back()
 
     def close(self) -> None:
         """Close every runner."""
@@ -152,6 +216,21 @@ class FileSubject(Subject):
                 threads=self._threads,
             )
         return self._runners[key]
+
+
+@contextmanager
+def _named(file: str) -> Iterator[None]:
+    """Say which file it was that a backend failed on: a comparison runs several."""
+    try:
+        yield
+    except BackendError as exc:
+        raise type(exc)(f"{file}: {exc}") from exc
+
+
+def _from_grid(value: npt.NDArray[Any], grid: Grid | None) -> npt.NDArray[Any]:
+    if grid is not None and value.dtype.kind in "iu":
+        return grid.floats(value)
+    return value.astype("float32") if value.dtype == "float16" else value
 
 
 def _length(shape: tuple[int, ...]) -> int:
@@ -179,7 +258,11 @@ def _names_in(summary: FileSummary, content: bytes) -> Names:
 
 
 def _specs(
-    names: Mapping[str, str], tensors: tuple[FileTensor, ...], file: str, what: str
+    names: Mapping[str, str],
+    tensors: tuple[FileTensor, ...],
+    file: str,
+    what: str,
+    shown: Mapping[str, str],
 ) -> tuple[TensorSpec, ...]:
     found = {tensor.name: tensor for tensor in tensors}
     specs = []
@@ -187,9 +270,10 @@ def _specs(
         if there not in found:
             raise InputError(f"{file}: has no {what} {there!r}: expected one for {name!r}")
         tensor = found[there]
-        if tensor.dtype not in DTYPES:
+        dtype = shown.get(there, "float32" if tensor.dtype == "float16" else tensor.dtype)
+        if dtype not in DTYPES:
             raise InputError(
-                f"{file}: the {what} {name!r} is {tensor.dtype}: expected {', '.join(DTYPES)}"
+                f"{file}: the {what} {name!r} is {dtype}: expected {', '.join(DTYPES)}"
             )
         shape = tuple(
             size if isinstance(size, int) else (BATCH if axis == 0 else f"dim_{axis}")
@@ -197,7 +281,7 @@ def _specs(
         )
         if what == "input" and not shape:
             raise InputError(f"{file}: the input {name!r} is a scalar: expected a batch first")
-        specs.append(TensorSpec(name, tensor.dtype, shape))
+        specs.append(TensorSpec(name, dtype, shape))
     if not specs:
         raise InputError(f"{file}: has no {what}: there is nothing to compare")
     return tuple(specs)

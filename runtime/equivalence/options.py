@@ -10,6 +10,7 @@ from pathlib import Path
 from stnkit.runtime.equivalence.binding import Layout
 from stnkit.runtime.equivalence.probes import SEED
 from stnkit.runtime.errors import InputError
+from stnkit.runtime.file_precision import PRECISIONS, Precision
 
 __all__ = ["CompareOptions"]
 
@@ -29,6 +30,7 @@ class CompareOptions:
         value_range: smallest and largest value of a float image.
         threads: threads that share one run of a file.
         drive: whether transformers are given thetas of their own too.
+        precision: as what candidates are judged; None takes it from each file.
         bisect: whether a difference is followed through the layers.
         views: whether pictures are kept for a report.
         custom_objects: references `module:attr` to layers of Keras models.
@@ -46,6 +48,7 @@ class CompareOptions:
     value_range: tuple[float, float] = (0.0, 1.0)
     threads: int | None = None
     drive: bool = True
+    precision: Precision | None = None
     bisect: bool = False
     views: bool = False
     custom_objects: tuple[str, ...] = ()
@@ -58,5 +61,8 @@ class CompareOptions:
         for name, value in self.atol.items():
             if not (math.isfinite(value) and value >= 0):
                 raise InputError(f"atol is {name}={value}: expected a number >= 0")
+        if self.precision not in (None, *PRECISIONS):
+            known = ", ".join(PRECISIONS)
+            raise InputError(f"precision is {self.precision!r}: expected one of {known}")
         if self.seed < 0:
             raise InputError(f"seed is {self.seed}: expected 0 or more")

@@ -40,6 +40,8 @@ class Probe:
         inputs: Array for every input, by name.
         optional: Whether the model may be unable to take it: it is then left out.
         drives: Theta for every transformer whose own is not computed, by the tap's name.
+        given: Theta for every transformer that takes an input as its own and is to be looked at for
+            what it does with these, by the tap's name; `inputs` holds them.
         seed: Seed of what is random in it; None for real data.
         only: Names of the tensors that mean the same in every model under it; None for all.
     """
@@ -50,6 +52,12 @@ class Probe:
     drives: dict[str, Array] = field(default_factory=dict)
     seed: int | None = None
     only: tuple[str, ...] | None = None
+    given: dict[str, Array] = field(default_factory=dict)
+
+    @property
+    def thetas(self) -> dict[str, Array]:
+        """The thetas that it gives to transformers in whichever way, by the tap's name."""
+        return {**self.given, **self.drives}
 
     @property
     def batch(self) -> int:

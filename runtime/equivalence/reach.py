@@ -1,16 +1,17 @@
-"""Who reads a theta: the sampler alone, or other parts of the model too."""
+"""Where a theta comes from, and who reads it: the sampler alone, or other parts too."""
 
 from __future__ import annotations
 
 from stnkit.runtime.equivalence.subject import Subject, Tap
 
-__all__ = ["is_given", "is_read_elsewhere"]
+__all__ = ["input_of", "is_read_elsewhere"]
 
 
-def is_given(subject: Subject, theta: Tap) -> bool:
-    """Return whether a theta is an input of the model: the probes give it as it is."""
+def input_of(subject: Subject, theta: Tap) -> str | None:
+    """Return the input that a theta is; None for one that the model computes."""
     start = _unmarked(subject, theta)
-    return any(subject.node_of("input", spec.name) == start for spec in subject.inputs)
+    names = (spec.name for spec in subject.inputs)
+    return next((name for name in names if subject.node_of("input", name) == start), None)
 
 
 def _unmarked(subject: Subject, theta: Tap) -> str | None:

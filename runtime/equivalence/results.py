@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stnkit.runtime.compare import Comparison
+from stnkit.runtime.file_precision import Precision
 from stnkit.runtime.signature import Tolerances
 from stnkit.runtime.statistics import Ranking
 from stnkit.runtime.verification import ArtifactReport
@@ -183,6 +184,8 @@ class CandidateReport:
         findings: likely causes, the likeliest first; empty where all is equal.
         bisection: where the two part; None where it was not asked for.
         notes: how inputs were bound, layouts reconciled, and other things to know.
+        precision: as what it was judged: by the error budget for `"float32"`, else by what is
+            stated for the precision.
     """
 
     proof: ArtifactReport
@@ -192,6 +195,7 @@ class CandidateReport:
     findings: tuple[Finding, ...] = ()
     bisection: Bisection | None = None
     notes: tuple[str, ...] = ()
+    precision: Precision = "float32"
 
     @property
     def passed(self) -> bool:
@@ -213,6 +217,7 @@ class CandidateReport:
         return {
             **self.proof.to_json(),
             "format": self.format,
+            "precision": self.precision,
             "required_tolerance": dict(self.required),
             "rankings": {name: item.to_json() for name, item in self.rankings.items()},
             "findings": [item.to_json() for item in self.findings],

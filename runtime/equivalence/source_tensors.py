@@ -129,7 +129,7 @@ class SourceTensors:
             atol = warped[warped_tap.name].atol
             thetas = [
                 array[theta_tap.name]
-                for array in (item.probe.drives, item.taps)
+                for array in (item.probe.thetas, item.taps)
                 if theta_tap.name in array
             ]
             # Inside the sampler values are coordinates in pixels, or fractions of one.

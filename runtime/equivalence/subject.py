@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from stnkit.runtime.compare import Kind
+from stnkit.runtime.file_constants import Constant
+from stnkit.runtime.file_precision import Precision
 from stnkit.runtime.signature import BATCH, TensorSpec
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ class Subject(ABC):
         taps: theta and warped image of every spatial transformer that is found inside.
         backend: what runs it.
         backend_version: its version.
+        precision: in which precision it computes.
     """
 
     name: str
@@ -76,6 +79,7 @@ class Subject(ABC):
     taps: tuple[Tap, ...]
     backend: str
     backend_version: str
+    precision: Precision = "float32"
 
     @abstractmethod
     def run(
@@ -136,6 +140,13 @@ class Subject(ABC):
             BackendError: what runs it failed.
         """
         return {}
+
+    def constants(self) -> Iterable[Constant]:
+        """Return the float32 constants that the model holds; none where it does not show them."""
+        return ()
+
+    def rest(self) -> None:  # noqa: B027  most hold nothing
+        """Give back what can be made again, until the model is run the next time."""
 
     def close(self) -> None:  # noqa: B027  most hold nothing
         """Give the memory back."""

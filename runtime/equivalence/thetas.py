@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["driven_thetas", "family", "grid_points", "outline"]
+__all__ = ["driven_thetas", "family", "grid_points", "outline", "spline_reach"]
 
 _HUGE = 1e6
 # Thetas are shifted by a little: at half a pixel exactly, a sampler that takes the
@@ -102,7 +102,8 @@ def _matrices(size_px: tuple[int, int]) -> dict[str, dict[str, Any]]:
     tilted = matrix(1, 0.1, -0.1, 1)
     tilted[2, :2] = 0.2, -0.1
     horizon = matrix(1, 0, 0, 1, *_NUDGE)
-    horizon[2, :2] = 2, 1  # w = 0 runs through the image
+    # w = 0 runs through the image, and through no pixel's centre: there, rounding would decide.
+    horizon[2, :2] = 1.3717, 0.8391
     usual = {
         "identity": matrix(1, 0, 0, 1),
         "flip_x": matrix(-1, 0, 0, 1),
@@ -172,6 +173,36 @@ def grid_points(theta: Any, points: Any) -> Any | None:
         with np.errstate(all="ignore"):
             return np.stack([u / w, v / w], axis=1)
     return None
+
+
+def spline_reach(theta: Any) -> float:
+    """Return the size of the numbers that a thin plate spline adds up to a coordinate, at most.
+
+    They cancel: the sum may be small where each of them is large, and its rounding with them.
+
+    Args:
+        theta: `[K * K, 2]`, where control points on a regular grid are read.
+
+    Source:
+        Bookstein 1989, Principal Warps; U(r) = r^2 log r^2.
+    """
+    control = _identity(theta.shape).astype(np.float64)
+    count = len(control)
+
+    def radial(points: Any) -> Any:
+        squared = ((points[:, None] - control[None]) ** 2).sum(-1)
+        return squared * np.log(np.maximum(squared, 1e-30))
+
+    system = np.zeros((count + 3, count + 3))
+    system[:count, :count] = radial(control)
+    system[:count, count:] = np.column_stack([np.ones(count), control])
+    system[count:, :count] = system[:count, count:].T
+    known = np.vstack([np.asarray(theta, np.float64) - control, np.zeros((3, 2))])
+    coefficients = np.abs(np.linalg.solve(system, known))
+    axis = np.linspace(-1, 1, 9)
+    points = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    parts = np.column_stack([np.abs(radial(points)), np.ones(len(points)), np.abs(points)])
+    return 1 + float((parts @ coefficients).max())
 
 
 def outline(theta: Any, steps: int = 8) -> Any | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from stnkit.runtime.equivalence.answers import Answer, partners
 from stnkit.runtime.equivalence.results import TransformerView
-from stnkit.runtime.equivalence.subject import Subject
+from stnkit.runtime.equivalence.subject import Subject, Tap
 from stnkit.runtime.equivalence.thetas import grid_points, outline
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ def views_of(
     views: list[TransformerView] = []
     for number, (transformer, (theta, warped)) in enumerate(partners(reference.taps).items()):
         found: list[tuple[float, TransformerView]] = []
+        source = _source(received) if number == 0 else None
+        aligned = source is not None and _corners_aligned(received, theta, warped, source)
         for expected, got in received:
             pair = expected.taps.get(warped.name), got.taps.get(warped.name)
             if pair[0] is None or pair[1] is None or pair[0].shape != pair[1].shape:
@@ -74,11 +76,14 @@ def views_of(
             gaps = np.abs(pair[0].astype(np.float64) - pair[1]).reshape(len(pair[0]), -1)
             worst = np.nan_to_num(gaps.max(axis=1), nan=np.inf)
             item = int(worst.argmax())
-            given = expected.probe.drives.get(theta.name)
+            given = expected.probe.thetas.get(theta.name)
             thetas = [
                 given if given is not None else part.taps[theta.name] for part in (expected, got)
             ]
-            image = _image(reference, expected, item) if number == 0 else None
+            image = None
+            if source is not None:
+                image = np.asarray(expected.probe.inputs[source][item], np.float32)
+            inset_px = (image.shape[0], image.shape[1]) if aligned and image is not None else None
             found.append(
                 (
                     float(worst[item]),
@@ -91,8 +96,8 @@ def views_of(
                         theta_candidate=np.asarray(thetas[1][item], np.float32).ravel(),
                         warped_reference=np.asarray(pair[0][item], np.float32),
                         warped_candidate=np.asarray(pair[1][item], np.float32),
-                        outline_reference=outline(thetas[0][item]),
-                        outline_candidate=outline(thetas[1][item]),
+                        outline_reference=_drawn(thetas[0][item], inset_px),
+                        outline_candidate=_drawn(thetas[1][item], inset_px),
                         theta_error_px=theta_error_px(
                             thetas[0][item : item + 1],
                             thetas[1][item : item + 1],
@@ -106,13 +111,41 @@ def views_of(
     return tuple(views)
 
 
-def _image(reference: Subject, expected: Answer, item: int) -> Any:
+def _source(received: Sequence[tuple[Answer, Answer]]) -> str | None:
     """Return the only image that goes into the model: the first transformer warps it, mostly."""
-    import numpy as np
-
+    given = received[0][0].probe.inputs if received else {}
     images = [
-        value
-        for value in expected.probe.inputs.values()
+        name
+        for name, value in given.items()
         if value.ndim == 4 and value.shape[3] in (1, 3) and value.dtype.kind == "f"
     ]
-    return np.asarray(images[0][item], np.float32) if len(images) == 1 else None
+    return images[0] if len(images) == 1 else None
+
+
+def _corners_aligned(
+    received: Sequence[tuple[Answer, Answer]], theta: Tap, warped: Tap, source: str
+) -> bool:
+    """Return whether the sampler aligns corners: no file says so, its warped images do."""
+    # Here, because the diagnosis reads this module's package.
+    from stnkit.runtime.equivalence.diagnosis.warps import convention_of, scenes_of
+
+    scenes = scenes_of(received, theta, warped, source)
+    how = convention_of(scenes) if scenes else None
+    return how is not None and how.align_corners
+
+
+def _drawn(theta: npt.NDArray[Any], inset_px: tuple[int, int] | None) -> Any:
+    """Return the outline of a theta in a picture, whose outer edges are -1 and 1.
+
+    Args:
+        theta: one theta.
+        inset_px: `(height, width)` of a picture that is read with its corners aligned: 1 is then
+            the centre of its last pixel, half a pixel further in. None for others.
+    """
+    points = outline(theta)
+    if points is None or inset_px is None:
+        return points
+    height, width = inset_px
+    points[:, 0] *= 1 - 1 / width
+    points[:, 1] *= 1 - 1 / height
+    return points

@@ -13,6 +13,7 @@ from stnkit.runtime.compare import Comparison
 from stnkit.runtime.equivalence.answers import Answer
 from stnkit.runtime.equivalence.binding import Binding
 from stnkit.runtime.equivalence.results import Bisection, Finding
+from stnkit.runtime.equivalence.stored_values import CASE
 from stnkit.runtime.equivalence.subject import Subject
 
 __all__ = ["Case", "Claim", "gap", "share", "values_of", "worst_gap"]
@@ -65,14 +66,14 @@ class Case:
 
     @property
     def plain(self) -> list[tuple[Answer, Answer]]:
-        """The answers to probes that drive no theta, the largest batch first."""
-        found = [pair for pair in self.received if not pair[0].probe.drives]
+        """The answers to probes that give no theta, the largest batch first."""
+        found = [pair for pair in self.received if not pair[0].probe.thetas]
         return sorted(found, key=lambda pair: -pair[0].probe.batch)
 
     @property
     def driven(self) -> list[tuple[Answer, Answer]]:
-        """The answers to probes that drive a theta."""
-        return [pair for pair in self.received if pair[0].probe.drives]
+        """The answers to probes that give a theta, through an input or inside."""
+        return [pair for pair in self.received if pair[0].probe.thetas]
 
     @property
     def in_time(self) -> bool:
@@ -87,6 +88,7 @@ class Case:
             for item in self.comparisons
             if not item.passed
             and item.kind == kind
+            and item.case != CASE
             and (driven is None or (item.case in names) == driven)
         ]
 

@@ -15,7 +15,7 @@ from stnkit.runtime.equivalence.diagnosis.case import Case, Claim
 from stnkit.runtime.equivalence.diagnosis.inputs import input_claims
 from stnkit.runtime.equivalence.diagnosis.outputs import output_claims
 from stnkit.runtime.equivalence.diagnosis.places import place_claims, shape_claims
-from stnkit.runtime.equivalence.diagnosis.precision import precision_claims
+from stnkit.runtime.equivalence.diagnosis.precision import damage_claims, precision_claims
 from stnkit.runtime.equivalence.diagnosis.theta_causes import theta_claims
 from stnkit.runtime.equivalence.diagnosis.unseen import unseen_claims
 from stnkit.runtime.equivalence.diagnosis.warps import sampler_claims
@@ -35,6 +35,7 @@ _HYPOTHESES: tuple[Callable[[Case], Iterator[Claim]], ...] = (
     sampler_claims,
     unseen_claims,
     output_claims,
+    damage_claims,
     precision_claims,
     shape_claims,
     place_claims,

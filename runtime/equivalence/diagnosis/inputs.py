@@ -205,7 +205,7 @@ def _measured(case: Case, name: str) -> list[_Way]:
     """Return a scale and an offset of each channel, as seen where a transformer changed nothing."""
     for theta, warped in partners(case.reference.taps).values():
         for expected, got in case.driven:
-            if theta.name in expected.probe.drives and warped.name in got.taps:
+            if theta.name in expected.probe.thetas and warped.name in got.taps:
                 way = _line(
                     expected.probe.inputs[name],
                     expected.taps[warped.name],
@@ -230,6 +230,8 @@ def _line(image: Any, there: Any, here: Any) -> _Way | None:
         x, y = (
             part[same][:, 1:-1, 1:-1, channel].ravel().astype(np.float64) for part in (image, here)
         )
+        if not np.ptp(x):
+            return None  # no line goes through one value
         lines.append(np.polyfit(x, y, 1))
     scales, offsets = np.array(lines, np.float32).T
     if np.allclose(scales, 1, atol=1e-4) and np.allclose(offsets, 0, atol=1e-4):

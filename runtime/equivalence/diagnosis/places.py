@@ -48,7 +48,7 @@ def shape_claims(case: Case) -> Iterator[Claim]:
                 0.9,
             )
         elif "not finite" in item.reason:
-            driven = any(a.probe.drives and a.probe.name == item.case for a, _ in case.received)
+            driven = any(a.probe.thetas and a.probe.name == item.case for a, _ in case.received)
             yield Claim(
                 "hostile_coordinates" if driven else "not_finite",
                 f"{item.tensor!r} becomes NaN or infinite"
@@ -82,11 +82,14 @@ def place_claims(case: Case) -> Iterator[Claim]:
             )
         elif wrong_theta:
             worst = max(item.max_abs or 0.0 for item in wrong_theta)
+            given = bool(case.driven)
             yield Claim(
                 "localization",
-                f"the transformer {transformer!r} finds another theta, but warps rightly by a given"
-                " one: the difference is in its localisation network",
-                f"theta is off by up to {worst:.1e}; warped images are right where theta is given",
+                f"the transformer {transformer!r} finds another theta"
+                + (", but warps rightly by a given one" if given else "")
+                + ": the difference is in its localisation network",
+                f"theta is off by up to {worst:.1e}"
+                + ("; warped images are right where theta is given" if given else ""),
                 0.3,
             )
         else:

@@ -8,25 +8,38 @@ from typing import Any
 import numpy as np
 
 from stnkit.runtime.equivalence.diagnosis.case import Case, Claim, values_of
-from stnkit.runtime.equivalence.diagnosis.stored_weights import (
-    float_constants,
-    in_float16,
-    lattice_of,
-)
+from stnkit.runtime.equivalence.diagnosis.stored_weights import in_float16, lattice_of
 from stnkit.runtime.equivalence.file_subject import FileSubject
+from stnkit.runtime.equivalence.stored_values import CASE
 from stnkit.runtime.equivalence.subject import Subject
+from stnkit.runtime.file_constants import float_constants
 
-__all__ = ["precision_claims"]
+__all__ = ["damage_claims", "precision_claims"]
 
 _DISTINCT_MAX = 256
 _HALF = 2.0**-11  # rounding of float16, relative
 _PLAUSIBLE = 0.3  # largest error, relative to the largest value, that few digits can do
 
 
+def damage_claims(case: Case) -> Iterator[Claim]:
+    """Yield that constants in the file are not those of the source."""
+    for item in case.comparisons:
+        if item.case == CASE and item.reason is not None:
+            yield Claim(
+                "damaged_weights",
+                "weights in the file are not the source's: copy or convert it again",
+                item.reason,
+                0.97,
+            )
+            return
+
+
 def precision_claims(case: Case) -> Iterator[Claim]:
     """Yield what explains small errors everywhere: few bits in values or in weights."""
     if not case.plain:
         return
+    if case.candidate.precision == "int8":
+        yield from _quantised_transformer(case)
     expected, got = case.plain[0]
     there, here = values_of(expected), values_of(got)
     for name in case.wrong_tensors():
@@ -38,6 +51,26 @@ def precision_claims(case: Case) -> Iterator[Claim]:
         yield from _few_values(name, a, b)
         yield from _half_values(name, a, b)
     yield from _weights(case, there, here)
+
+
+def _quantised_transformer(case: Case) -> Iterator[Claim]:
+    """Yield that a transformer was quantised along with the rest of the network."""
+    moved = [item for item in case.failed("theta") if item.pixels is not None]
+    wrong = moved or case.failed("warped")
+    if not wrong:
+        return
+    evidence = (
+        f"theta reads up to {max(item.pixels or 0.0 for item in moved):.2g} px away"
+        if moved
+        else f"{wrong[0].tensor!r} is off by up to {wrong[0].max_abs or 0.0:.2g}"
+    )
+    yield Claim(
+        "quantised_transformer",
+        f"{wrong[0].tensor!r} is too coarse on its grid of integers: keep theta, grid and sampler "
+        "in float when the network is quantised, and the last layers of the localisation network",
+        evidence,
+        0.995,
+    )
 
 
 def _few_values(name: str, a: Any, b: Any) -> Iterator[Claim]:

@@ -19,7 +19,7 @@ from stnkit.runtime.equivalence.diagnosis.warp_changes import changes_of
 from stnkit.runtime.equivalence.diagnosis.warping import Change, Convention, Scene, predict
 from stnkit.runtime.equivalence.subject import Tap
 
-__all__ = ["sampler_claims", "scenes_of"]
+__all__ = ["convention_of", "sampler_claims", "scenes_of"]
 
 _SCENES_MAX = 14
 _SIDE_MAX = 40  # rows and columns of a scene that are looked at: sampling in NumPy is slow
@@ -38,7 +38,7 @@ def sampler_claims(case: Case) -> Iterator[Claim]:
         if not any(item.tensor == warped.name for item in case.failed("warped", driven=True)):
             continue
         for source, scenes in _sources(case, theta, warped):
-            convention = _convention(scenes)
+            convention = convention_of(scenes)
             if convention is not None:
                 yield from _explanations(case, transformer, source, convention, scenes)
                 break
@@ -74,7 +74,7 @@ def scenes_of(
 
 def _value(answer: Answer, name: str) -> Any:
     probe = answer.probe
-    for values in (probe.inputs, probe.drives, answer.taps):
+    for values in (probe.inputs, probe.thetas, answer.taps):
         if name in values:
             return values[name]
     return None
@@ -94,7 +94,7 @@ def _scene(image: Any, theta: Any, there: Any, here: Any) -> Scene:
 
 def _sources(case: Case, theta: Tap, warped: Tap) -> Iterator[tuple[str, list[Scene]]]:
     """Yield every image that a transformer may read, with what it made of it."""
-    pairs = [pair for pair in case.driven if theta.name in pair[0].probe.drives]
+    pairs = [pair for pair in case.driven if theta.name in pair[0].probe.thetas]
     names = [spec.name for spec in case.reference.inputs if spec.dtype.startswith("float")]
     names += [tap.name for tap in case.reference.taps if tap.kind == "warped" and tap != warped]
     for name in names:
@@ -103,8 +103,12 @@ def _sources(case: Case, theta: Tap, warped: Tap) -> Iterator[tuple[str, list[Sc
             yield name, scenes
 
 
-def _convention(scenes: Sequence[Scene]) -> Convention | None:
-    """Return the convention that makes what the reference made."""
+def convention_of(scenes: Sequence[Scene]) -> Convention | None:
+    """Return the convention that makes what the reference made; None where none that is known does.
+
+    Args:
+        scenes: what a transformer was seen to do, one at least.
+    """
     spread = max(float(np.std(np.concatenate([s.reference.ravel() for s in scenes]))), 1e-12)
     flags = [(False, False), (True, True), (True, False), (False, True)]
     modes = itertools.product(

@@ -1,8 +1,9 @@
 """The input with the quadrilateral that the transformer reads, drawn over it.
 
-Convention: points are (x, y) normalised to [-1, 1]; -1 and 1 are drawn at the image's outer edges,
-which is half a pixel off for a model that aligns corners. The first point, where the output's first
-pixel is read, has a dot: a flip or a turn by 180 degrees shows.
+Convention: points are (x, y) normalised to [-1, 1]; -1 and 1 are the image's outer edges, also for
+a model that aligns corners, whose outline joins the centres of the output's corner pixels. The
+first point, where the output's first pixel is read, has a dot: a flip or a turn by 180 degrees
+shows.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def _allowed(report: EquivalenceReport) -> Markup:
     ]
     parts = [
         element("h2", "What is allowed, and why"),
-        table("Tolerances, where no other was asked for", ("kind", "allowed"), rows),
+        table("Tolerances of float32, where no other was asked for", ("kind", "allowed"), rows),
     ]
     if report.reasons:
         items = []

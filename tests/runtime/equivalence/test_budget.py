@@ -69,3 +69,13 @@ def test_thetas_that_are_not_finite_count_for_nothing():
 def test_a_flow_counts_its_largest_displacement_and_not_their_sum():
     flow = np.full((1, 8, 8, 2), 0.1)
     assert coordinate_rounding([flow], (2, 2), 1.0) == pytest.approx(4 * UNIT * 1.3)
+
+
+def test_a_spline_rounds_what_it_adds_up_and_not_what_is_left():
+    axis = np.linspace(-1, 1, 4, dtype=np.float32)
+    control = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(1, 16, 2)
+    wild = np.random.default_rng(0).uniform(-1, 1, control.shape).astype(np.float32)
+    calm, bent = (coordinate_rounding([theta], (2, 2), 1.0) for theta in (control, wild))
+    assert calm == coordinate_rounding([], (2, 2), 1.0)  # as a theta that adds up nothing
+    assert bent > 5 * calm
+    assert coordinate_rounding([np.full((1, 16, 2), np.nan)], (2, 2), 1.0) == calm
