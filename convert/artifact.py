@@ -19,6 +19,7 @@ class ExportedArtifact:
         taps: The same for taps, by tap name.
         opset: ONNX opset, None for TFLite.
         batch: Fixed batch size, or None for a dynamic batch.
+        sampler: "grid-sample" where that op samples images, else "gather".
     """
 
     format: Literal["tflite", "onnx"]
@@ -28,3 +29,4 @@ class ExportedArtifact:
     taps: Mapping[str, str]
     opset: int | None
     batch: int | None
+    sampler: Literal["gather", "grid-sample"] = "gather"

@@ -13,9 +13,10 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from stnkit.convert.dimensions import named_shape
 from stnkit.convert.layer_names import layer_of
 from stnkit.convert.refused_ops import check_frozen, check_trace
+from stnkit.convert.sampler_spots import SamplerSpot, take_marks
 from stnkit.convert.source.model import SourceModel
 from stnkit.convert.tap_search import Tap, find_taps
-from stnkit.runtime.errors import ExportError, one_line
+from stnkit.runtime.errors import ExportError, OutOfMemoryError, one_line
 from stnkit.runtime.signature import BATCH, Shape, TensorSpec
 
 
@@ -32,6 +33,7 @@ class FrozenGraph:
             or an output.
         batch: Fixed batch size, or None.
         layers: Names of the Keras layers, where known.
+        samplers: The samplers that one op can stand for.
     """
 
     graph_def: Any = field(repr=False)
@@ -41,6 +43,7 @@ class FrozenGraph:
     taps: tuple[Tap, ...]
     batch: int | None
     layers: frozenset[str]
+    samplers: tuple[SamplerSpot, ...] = ()
 
     def function(self, drives: Sequence[str] = ()) -> Any:
         """Return a TensorFlow function: input tensors in order to outputs, then taps, in order.
@@ -78,9 +81,16 @@ class FrozenRunner:
     drives: tuple[str, ...] = ()
 
     def run(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return (outputs, taps), NumPy arrays by name, for NumPy inputs by name."""
+        """Return (outputs, taps), NumPy arrays by name, for NumPy inputs by name.
+
+        Raises:
+            OutOfMemoryError: If there is not enough memory.
+        """
         tensors = [tf.constant(inputs[name]) for name in (*self.graph.inputs, *self.drives)]
-        results = [np.asarray(value) for value in self.function(*tensors)]
+        try:
+            results = [np.asarray(value) for value in self.function(*tensors)]
+        except tf.errors.ResourceExhaustedError as exc:
+            raise OutOfMemoryError(f"not enough memory for the model ({one_line(exc)})") from exc
         count = len(self.graph.outputs)
         outputs = dict(zip(self.graph.outputs, results[:count], strict=True))
         names = [tap.spec.name for tap in self.graph.taps if tap.spec.name not in self.drives]
@@ -118,6 +128,7 @@ def freeze(source: SourceModel, batch: int | None) -> FrozenGraph:
     outputs = dict(zip((spec.name for spec in source.outputs), frozen.outputs, strict=True))
     taps = find_taps(frozen.graph, source.layers, {*inputs, *outputs})
     graph_def = frozen.graph.as_graph_def()
+    samplers = take_marks(graph_def)
     fetched = [*(tensor.name for tensor in outputs.values()), *(tap.tensor for tap in taps)]
     check_frozen(graph_def, fetched, source.layers)
     return FrozenGraph(
@@ -132,6 +143,7 @@ def freeze(source: SourceModel, batch: int | None) -> FrozenGraph:
         taps=taps,
         batch=_fixed_batch(specs),
         layers=source.layers,
+        samplers=samplers,
     )
 
 

@@ -12,8 +12,11 @@ from stnkit.runtime.errors import InputError
 
 Format = Literal["tflite", "onnx"]
 FORMATS: tuple[Format, ...] = ("tflite", "onnx")
-OPSETS = (16, 17, 18)
-"""Opsets that can be written: 16 brought GridSample, 18 is the last that tf2onnx writes well."""
+OPSETS = (16, 17, 18, 19, 20, 21, 22)
+"""Opsets that can be written: 16 brought GridSample; ONNX Runtime 1.21 was the first to read 22."""
+
+Sampler = Literal["auto", "gather", "grid-sample"]
+SAMPLERS: tuple[Sampler, ...] = ("auto", "gather", "grid-sample")
 
 TOLERANCE_KINDS = ("outputs", "theta", "warped")
 
@@ -25,6 +28,10 @@ class ConversionOptions:
     Attributes:
         formats: Formats to write, in the order of preference at run time.
         opset: ONNX opset, one of `OPSETS`.
+        sampler: How samplers are written in ONNX: "auto" is GridSample where it can stand for one,
+            "grid-sample" refuses a model where it cannot. TFLite has gathers alone.
+        autotune: Whether every form that "auto" could write is proven and timed, and the fastest
+            one kept; see `stnkit.convert.tuning`.
         batch: Fixed batch size >= 1, or None for a dynamic batch.
         name: Name of the bundle; None takes that of the output folder.
         labels: Names of the classes, in order, each once.
@@ -42,6 +49,8 @@ class ConversionOptions:
 
     formats: tuple[Format, ...] = FORMATS
     opset: int = 17
+    sampler: Sampler = "auto"
+    autotune: bool = False
     batch: int | None = None
     name: str | None = None
     labels: tuple[str, ...] | None = None
@@ -57,6 +66,13 @@ class ConversionOptions:
             raise InputError(f"formats are {self.formats}: expected some of {', '.join(FORMATS)}")
         if self.opset not in OPSETS:
             raise InputError(f"opset is {self.opset}: expected one of {OPSETS}")
+        if self.sampler not in SAMPLERS:
+            raise InputError(f"sampler is {self.sampler!r}: expected one of {', '.join(SAMPLERS)}")
+        if self.autotune and self.sampler != "auto":
+            raise InputError(
+                f"--autotune chooses the form of the samplers and --sampler {self.sampler} fixes "
+                "it: give one of the two"
+            )
         if self.batch is not None and self.batch < 1:
             raise InputError(f"batch is {self.batch}: expected at least 1, or None for any")
         low, high = self.value_range

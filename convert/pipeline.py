@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from stnkit.convert.agreement import Agreement, agreement_of
@@ -15,11 +16,18 @@ from stnkit.convert.keras_subject import KerasSubject
 from stnkit.convert.labelled import LabelledImages, read_labelled
 from stnkit.convert.meaning import assumptions, class_labels, image_preprocessing, model_range
 from stnkit.convert.onnx import export_onnx
-from stnkit.convert.options import FORMATS, ConversionOptions, Format
+from stnkit.convert.options import FORMATS, ConversionOptions, Format, Sampler
 from stnkit.convert.publish import check_target, publish
 from stnkit.convert.reference import Answers, ask, check_freezing, contract_for, weak_spots
 from stnkit.convert.source import SourceModel
 from stnkit.convert.tflite import export_tflite
+from stnkit.convert.tuning import (
+    ProvenForm,
+    TuningInputs,
+    fastest_form,
+    nothing_to_choose,
+    sampler_forms,
+)
 from stnkit.runtime.equivalence.allowance import Allowance, allowance_for
 from stnkit.runtime.equivalence.answers import Answer, driven_answers
 from stnkit.runtime.equivalence.binding import same_names
@@ -59,11 +67,15 @@ class ConversionResult:
 
 @dataclass(frozen=True)
 class _Proven:
-    """Artifacts that passed, with their content and their proofs, in the order of the formats."""
+    """Artifacts that passed, with their content and their proofs, in the order of the formats.
+
+    Notes are sentences on what was chosen among, for the user to know.
+    """
 
     artifacts: tuple[Artifact, ...]
     contents: tuple[bytes, ...]
     reports: tuple[ArtifactReport, ...]
+    notes: tuple[str, ...]
 
 
 def convert(
@@ -76,7 +88,8 @@ def convert(
 ) -> ConversionResult:
     """Convert a model, prove every artifact, and publish the bundle.
 
-    Nothing is written to `output` before every artifact has passed.
+    Nothing is written to `output` before every artifact has passed. With `autotune` the fastest
+    form that passed is published; see `stnkit.convert.tuning`.
 
     Args:
         source: The model.
@@ -119,7 +132,9 @@ def convert(
     contract = contract_for(source, graph, allowance.tolerances(), value_range)
     check_freezing(answers, contract)
     everything = [*plain, *driven_answers(subject, plain, SEED, batch)]
-    proven = _prove(graph, subject, everything, allowance, options, on_stage)
+    prover = _Prover(graph, subject, everything, allowance, options, on_stage)
+    inputs = TuningInputs(contract.signature, answers.cases, options.threads)
+    proven = _prove(graph, options, prover, inputs, on_stage)
     agreement: tuple[Agreement, ...] = ()
     if labelled is not None and classes is not None:
         on_stage(f"classifying {len(labelled.images)} labelled images")
@@ -129,6 +144,7 @@ def convert(
     notes = (
         *weak_spots(answers, contract),
         *assumptions(preprocessing, classes, source.layer_types),
+        *proven.notes,
     )
     manifest, files = bundle_files(
         name=name,
@@ -168,43 +184,87 @@ def _batch(source: SourceModel, wanted: int | None) -> int | None:
 
 def _prove(
     graph: FrozenGraph,
-    subject: KerasSubject,
-    answers: Sequence[Answer],
-    allowance: Allowance,
     options: ConversionOptions,
+    prove: _Prover,
+    inputs: TuningInputs,
     on_stage: Stage,
 ) -> _Proven:
-    """Export every format and compare each artifact with the source's answers.
+    """Return a proven artifact of every format, the fastest where there is a choice.
 
     Raises:
         ExportError: If an op cannot be exported.
         MismatchError: If an artifact differs.
     """
-    artifacts, contents, reports = [], [], []
+    kept: list[ProvenForm] = []
+    notes: list[str] = []
+    chose = False
     for format in options.formats:
-        on_stage(f"exporting to {_TITLES[format]}")
-        exported = _export(graph, format, options.opset)
+        forms = sampler_forms(graph, format, options)
+        if len(forms) == 1:
+            kept.append(prove(format, forms[0]))
+            continue
+        form, said = fastest_form(forms, partial(prove, format), inputs, on_stage)
+        chose = True
+        kept.append(form)
+        notes += said
+    if options.autotune and not chose:
+        notes.append(nothing_to_choose(options.formats))
+    return _Proven(
+        tuple(form.record for form in kept),
+        tuple(form.content for form in kept),
+        tuple(form.proof for form in kept),
+        tuple(notes),
+    )
+
+
+@dataclass(frozen=True)
+class _Prover:
+    """Exports one form of the model and compares it with the source's answers."""
+
+    graph: FrozenGraph
+    subject: KerasSubject
+    answers: Sequence[Answer]
+    allowance: Allowance
+    options: ConversionOptions
+    on_stage: Stage
+
+    def __call__(self, format: Format, sampler: Sampler, label: str = "") -> ProvenForm:
+        """Return the artifact with its proof.
+
+        Args:
+            format: What to write.
+            sampler: How samplers are written in ONNX.
+            label: Follows the format and the file where progress is shown.
+
+        Raises:
+            ExportError: If an op cannot be exported.
+            MismatchError: If it differs.
+        """
+        self.on_stage(f"exporting to {_TITLES[format]}{label}")
+        exported = _export(self.graph, format, self.options.opset, sampler)
         record = _record(exported)
-        on_stage(f"comparing {record.file} with the model")
+        self.on_stage(f"comparing {record.file}{label} with the model")
         names = Names(record.inputs, record.outputs, record.taps)
-        artifact = FileSubject(record.file, exported.content, names, options.threads)
+        artifact = FileSubject(record.file, exported.content, names, self.options.threads)
         try:
+            # What is written is float32, whatever the file says of itself.
+            strict = CompareOptions(precision="float32")
             found = check_candidate(
-                subject, artifact, same_names(artifact), answers, allowance, CompareOptions()
+                self.subject, artifact, same_names(artifact), self.answers, self.allowance, strict
             )
         finally:
             artifact.close()
         if not found.passed:
             causes = [f"{item.cause}: {item.sentence}" for item in found.findings]
             raise MismatchError(record.file, found.proof.failures, causes[:1])
-        artifacts.append(replace(record, errors=found.proof.measured_errors()))
-        contents.append(exported.content)
-        reports.append(found.proof)
-    return _Proven(tuple(artifacts), tuple(contents), tuple(reports))
+        errors = found.proof.measured_errors()
+        return ProvenForm(replace(record, errors=errors), exported.content, found.proof)
 
 
-def _export(graph: FrozenGraph, format: Format, opset: int) -> ExportedArtifact:
-    return export_tflite(graph) if format == "tflite" else export_onnx(graph, opset)
+def _export(graph: FrozenGraph, format: Format, opset: int, sampler: Sampler) -> ExportedArtifact:
+    if format == "tflite":
+        return export_tflite(graph)
+    return export_onnx(graph, opset, sampler)
 
 
 def _record(exported: ExportedArtifact) -> Artifact:
@@ -213,7 +273,7 @@ def _record(exported: ExportedArtifact) -> Artifact:
         file=f"model.fp32.{exported.format}",
         format=exported.format,
         precision="fp32",
-        sampler="gather",
+        sampler=exported.sampler,
         opset=exported.opset,
         batch="dynamic" if exported.batch is None else exported.batch,
         sha256=hashlib.sha256(content).hexdigest(),

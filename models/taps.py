@@ -7,12 +7,16 @@ a model of any kind, without the Python class that made them.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
+if TYPE_CHECKING:
+    from stnkit.models.sampling.pixel_grid import PixelGrid
+
 THETA_MARK = "stnkit_theta"
 WARPED_MARK = "stnkit_warped"
+SAMPLED_MARK = "stnkit_sampled"
 
 
 def mark_theta(theta: Any) -> Any:
@@ -39,3 +43,31 @@ def mark_warped(image: Any) -> Any:
         `image` itself, passed through a named identity.
     """
     return tf.identity(image, name=WARPED_MARK)
+
+
+def mark_sampled(sampled: Any, image: Any, grid: PixelGrid, padding_mode: str) -> Any:
+    """Mark what the sampler computed from what, so that an exporter can put one op in its place.
+
+    The mark is an op that hands all of it on, of which only the first output is used. Its name
+    ends in the padding mode, and in what says where: "points" in pixels, or an affine theta with
+    `align_corners` ("corners") or without ("edges").
+
+    Args:
+        sampled: The sampled image.
+        image: The image that was read.
+        grid: Where.
+        padding_mode: How points outside were read.
+
+    Returns:
+        `sampled` itself.
+    """
+    if grid.affine is None:
+        kind, where = "points", grid.dense()
+    else:
+        where, aligned = grid.affine
+        kind = "corners" if aligned else "edges"
+    # What is handed on beside the result has no gradient.
+    rest = [tf.stop_gradient(image), tf.stop_gradient(where)]
+    name = f"{SAMPLED_MARK}_{padding_mode}_{kind}"
+    marked: Any = tf.raw_ops.IdentityN(input=[sampled, *rest], name=name)[0]
+    return tf.ensure_shape(marked, sampled.shape)

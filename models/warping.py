@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from stnkit.models.reading import record
 from stnkit.models.sampling.antialias import antialias
+from stnkit.models.sampling.bilinear_image import PADDING_MODES, sample_bilinear
 from stnkit.models.sampling.grid_sample import sample_planes
 from stnkit.models.shapes import sizes
 from stnkit.models.taps import mark_theta, mark_warped
@@ -55,17 +56,24 @@ def warp_image(layer: str, image: Any, theta: Any, options: WarpOptions) -> Any:
         )
     _, height, width, _ = sizes(image)
     output_size = options.output_size or (height, width)
-    planes = options.transform.planes(theta, output_size, options.align_corners)
     if options.antialias and options.output_size is not None:
         image = antialias(image, output_size)
-    warped = sample_planes(
-        image, planes, options.interpolation, options.padding_mode, options.align_corners
-    )
+    warped = _sampled(image, theta, output_size, options)
     # Reshaping to a size read from the graph loses what is known of the shape.
     known = [image.shape[0], *(options.output_size or image.shape[1:3]), image.shape[3]]
     warped = mark_warped(tf.ensure_shape(warped, known))
     record(layer, theta, warped)
     return warped
+
+
+def _sampled(image: Any, theta: Any, output_size: tuple[Any, Any], options: WarpOptions) -> Any:
+    transform, corners = options.transform, options.align_corners
+    if options.interpolation == "bilinear" and options.padding_mode in PADDING_MODES:
+        _, height, width, _ = sizes(image)
+        grid = transform.pixel_grid(theta, output_size, (height, width), corners)
+        return sample_bilinear(image, grid, options.padding_mode)
+    planes = transform.planes(theta, output_size, corners)
+    return sample_planes(image, planes, options.interpolation, options.padding_mode, corners)
 
 
 def scale_gradient(values: Any, factor: float) -> Any:

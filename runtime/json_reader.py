@@ -106,11 +106,12 @@ class JsonNode:
         where = f"{self.path} is" if self.path else "the document is"
         raise BundleError(f"{self._name}: {where} {shown}: expected {expected}")
 
-    def fields(self, *keys: str) -> dict[str, JsonNode]:
+    def fields(self, *keys: str, may_have: Sequence[str] = ()) -> dict[str, JsonNode]:
         """Return the members of an object that must have exactly these keys.
 
         Args:
             *keys: the keys, every one required.
+            may_have: further keys, which may be missing.
 
         Raises:
             BundleError: not an object, a missing key or an unknown one.
@@ -121,8 +122,8 @@ class JsonNode:
                 where = f"{self.path}.{key}" if self.path else key
                 raise BundleError(f"{self._name}: {where} is missing: expected it to be there")
         for key, member in members.items():
-            if key not in keys:
-                known = ", ".join(keys)
+            if key not in keys and key not in may_have:
+                known = ", ".join([*keys, *may_have])
                 raise BundleError(
                     f"{self._name}: {one_line(member.path)} is unknown: expected only {known}"
                 )

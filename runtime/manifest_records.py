@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from stnkit.runtime.autotune_record import Autotune
 from stnkit.runtime.json_reader import JsonNode
 from stnkit.runtime.signature import NAME_PATTERN
 
@@ -223,6 +224,8 @@ class Artifact:
         outputs: signature name -> tensor name in the file, for every output.
         taps: tap name -> tensor name in the file, for every tap.
         errors: what was measured; None until then, and a manifest is not written with None.
+        autotune: how this form of it was chosen by time; None where nothing was chosen so, and
+            then it is not in the manifest at all.
     """
 
     file: str
@@ -237,6 +240,7 @@ class Artifact:
     outputs: Mapping[str, str]
     taps: Mapping[str, str]
     errors: MeasuredErrors | None = None
+    autotune: Autotune | None = None
 
     @classmethod
     def from_node(cls, node: JsonNode) -> Artifact:
@@ -244,10 +248,11 @@ class Artifact:
         fields = node.fields(
             *("file", "format", "precision", "sampler", "opset", "batch", "sha256", "bytes"),
             *("inputs", "outputs", "taps", "errors"),
+            may_have=("autotune",),
         )
         onnx = fields["format"].choice("tflite", "onnx") == "onnx"
         fields["precision"].choice("fp32")
-        gather = fields["sampler"].choice("gather", "grid-sample") == "gather"
+        sampler = fields["sampler"].choice("gather", "grid-sample")
         if onnx is (fields["opset"].value is None):
             fields["opset"].fail("an opset for ONNX and null for TFLite")
         batch = fields["batch"]
@@ -257,7 +262,7 @@ class Artifact:
             file=_file(fields["file"]),
             format="onnx" if onnx else "tflite",
             precision="fp32",
-            sampler="gather" if gather else "grid-sample",
+            sampler="gather" if sampler == "gather" else "grid-sample",
             opset=fields["opset"].optional(lambda it: it.integer(least=1, most=1000)),
             batch="dynamic" if batch.value == "dynamic" else batch.integer(least=1, most=1_000_000),
             sha256=_sha256(fields["sha256"]),
@@ -266,6 +271,9 @@ class Artifact:
             outputs=_tensor_names(fields["outputs"]),
             taps=_tensor_names(fields["taps"]),
             errors=MeasuredErrors.from_node(fields["errors"]),
+            autotune=(
+                Autotune.from_node(fields["autotune"], sampler) if "autotune" in fields else None
+            ),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -276,6 +284,7 @@ class Artifact:
         """
         if self.errors is None:
             raise ValueError(f"{self.file} has no measured errors: check the artifact first")
+        tuned = {} if self.autotune is None else {"autotune": self.autotune.to_json()}
         return {
             "file": self.file,
             "format": self.format,
@@ -289,6 +298,7 @@ class Artifact:
             "outputs": dict(self.outputs),
             "taps": dict(self.taps),
             "errors": self.errors.to_json(),
+            **tuned,
         }
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from stnkit.cli.native_output import native_stderr_hidden
 from stnkit.cli.options import json_option
+
+if TYPE_CHECKING:
+    from stnkit.convert.options import Sampler
 
 _FORMATS = ("tflite", "onnx")
 
@@ -31,10 +35,22 @@ _FORMATS = ("tflite", "onnx")
 )
 @click.option(
     "--opset",
-    type=click.Choice(["16", "17", "18"]),
+    type=click.Choice(["16", "17", "18", "19", "20", "21", "22"]),
     default="17",
     show_default=True,
     help="ONNX opset.",
+)
+@click.option(
+    "--sampler",
+    type=click.Choice(["auto", "gather", "grid-sample"]),
+    default="auto",
+    show_default=True,
+    help="How samplers are written in ONNX; auto is GridSample where it fits.",
+)
+@click.option(
+    "--autotune",
+    is_flag=True,
+    help="Prove every form that the samplers can have, time them here, and keep the fastest.",
 )
 @click.option(
     "--batch",
@@ -86,6 +102,8 @@ def command(
     output: Path,
     formats: tuple[str, ...],
     opset: str,
+    sampler: Sampler,
+    autotune: bool,
     batch: str,
     custom_objects: tuple[str, ...],
     trusted: bool,
@@ -119,29 +137,33 @@ def command(
     require_convert()
     require_backends(formats or _FORMATS)
     from stnkit.convert.model_path import find_model
+    from stnkit.convert.options import FORMATS, ConversionOptions
     from stnkit.convert.publish import check_target
 
-    find_model(model)  # both before TensorFlow, which takes seconds to start
+    # All of this before TensorFlow, which takes seconds to start.
+    options = ConversionOptions(
+        formats=tuple(f for f in FORMATS if f in formats) or FORMATS,
+        opset=int(opset),
+        sampler=sampler,
+        autotune=autotune,
+        batch=size,
+        name=name,
+        labels=names,
+        value_range=span,
+        mean=means,
+        std=deviations,
+        samples=samples,
+        atol=atol,
+    )
+    find_model(model)
     check_target(output, force)
     with native_stderr_hidden(), StageProgress() as progress:
         progress.stage("starting TensorFlow")
-        from stnkit.convert.pipeline import FORMATS, ConversionOptions, convert
+        from stnkit.convert.pipeline import convert
         from stnkit.convert.source import load_source
 
         progress.stage(f"loading {model}")
         source = load_source(model, custom_objects=custom_objects, trusted=trusted)
-        options = ConversionOptions(
-            formats=tuple(f for f in FORMATS if f in formats) or FORMATS,
-            opset=int(opset),
-            batch=size,
-            name=name,
-            labels=names,
-            value_range=span,
-            mean=means,
-            std=deviations,
-            samples=samples,
-            atol=atol,
-        )
         result = convert(source, output, options, force=force, on_stage=progress.stage)
     if as_json:
         click.echo(json.dumps(conversion_json(result)))

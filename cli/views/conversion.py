@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stnkit.cli.views.table import error_text, print_table, size_text
+from stnkit.cli.views.tuning import tuning_line
 
 if TYPE_CHECKING:
     from stnkit.convert.pipeline import ConversionResult
@@ -35,6 +36,10 @@ def print_conversion(result: ConversionResult) -> None:
             row += [f"{found.accuracy:.1%}", f"{found.same_class} of {found.count}"]
         rows.append(row)
     print_table(columns, rows)
+    for artifact in result.manifest.artifacts:
+        if artifact.autotune is not None:
+            line = tuning_line(artifact.autotune.to_json(), artifact.sampler)
+            click.echo(f"{artifact.file}: {line}.")
     if agreement:
         source = agreement["source"]
         click.echo(f"Keras itself: {source.accuracy:.1%} of {source.count} labelled images.")

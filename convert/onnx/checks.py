@@ -10,7 +10,8 @@ import onnx
 from stnkit.convert.frozen import FrozenGraph
 from stnkit.runtime.errors import ExportError
 
-_STANDARD_DOMAINS = ("", "ai.onnx")
+STANDARD_DOMAINS = ("", "ai.onnx")
+"""Both names of the domain of the standard's ops."""
 
 
 def check_graph(model: Any, source: FrozenGraph) -> None:
@@ -23,9 +24,9 @@ def check_graph(model: Any, source: FrozenGraph) -> None:
     Raises:
         ExportError: If an op is not in the standard, or a weight is missing.
     """
-    opset = next(o.version for o in model.opset_import if o.domain in _STANDARD_DOMAINS)
-    for node in _nodes(model.graph):
-        if node.domain not in _STANDARD_DOMAINS or not onnx.defs.has(node.op_type, opset, ""):
+    opset = next(o.version for o in model.opset_import if o.domain in STANDARD_DOMAINS)
+    for node in all_nodes(model.graph):
+        if node.domain not in STANDARD_DOMAINS or not onnx.defs.has(node.op_type, opset, ""):
             layer = source.layer_of(node.name)
             raise ExportError(
                 f"the op {node.op_type} of the layer {layer!r} has no equivalent in ONNX opset "
@@ -46,11 +47,12 @@ def check_graph(model: Any, source: FrozenGraph) -> None:
     onnx.checker.check_model(model)
 
 
-def _nodes(graph: Any) -> Iterator[Any]:
+def all_nodes(graph: Any) -> Iterator[Any]:
+    """Yield every node of a graph or a function, those of the bodies of its nodes too."""
     for node in graph.node:
         yield node
         for subgraph in _subgraphs(node):
-            yield from _nodes(subgraph)
+            yield from all_nodes(subgraph)
 
 
 def _subgraphs(node: Any) -> Iterator[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -10,15 +10,23 @@ import tensorflow as tf
 from stnkit.convert.artifact import ExportedArtifact
 from stnkit.convert.frozen import FrozenGraph
 from stnkit.convert.onnx.checks import check_graph
+from stnkit.convert.onnx.grid_sample import (
+    MARK_OP,
+    grid_sample_handler,
+    replaceable,
+    with_marks,
+)
 from stnkit.convert.onnx.handlers import HANDLERS
 from stnkit.convert.onnx.tidy import hide_outputs, name_dimensions
-from stnkit.convert.options import OPSETS
+from stnkit.convert.onnx.upgrade import TF2ONNX_OPSET, upgrade
+from stnkit.convert.options import OPSETS, Sampler
 from stnkit.convert.quiet import quiet
+from stnkit.convert.sampler_spots import SamplerSpot
 from stnkit.convert.unique_names import unique_name
 from stnkit.runtime.errors import ExportError, one_line
 
 
-def export_onnx(graph: FrozenGraph, opset: int) -> ExportedArtifact:
+def export_onnx(graph: FrozenGraph, opset: int, sampler: Sampler = "auto") -> ExportedArtifact:
     """Return the graph as an ONNX file in memory.
 
     The file has the signature of the source and nothing more; taps are tensors inside, under
@@ -27,9 +35,11 @@ def export_onnx(graph: FrozenGraph, opset: int) -> ExportedArtifact:
     Args:
         graph: The frozen source.
         opset: One of `OPSETS`.
+        sampler: How samplers are written; "auto" is GridSample wherever it can stand for one.
 
     Raises:
-        ExportError: If an op has no ONNX equivalent; names it and its layer.
+        ExportError: If an op has no ONNX equivalent, or none in a newer opset; names it and its
+            layer or node.
         ValueError: If the opset is another one.
     """
     if opset not in OPSETS:
@@ -39,8 +49,10 @@ def export_onnx(graph: FrozenGraph, opset: int) -> ExportedArtifact:
     # In the file, inputs and outputs share one space of names; in a signature they do not.
     taken = {*inputs, *graph.outputs, *taps}
     outputs = {n: unique_name(n, taken) if n in inputs else n for n in graph.outputs}
-    model = _convert(graph, opset, outputs)
+    spots = _chosen(graph, sampler)
+    model = _convert(graph, min(opset, TF2ONNX_OPSET), outputs, spots)
     check_graph(model, graph)
+    model = upgrade(model, opset)
     hide_outputs(model, taps.values())
     shapes = {inputs[name]: graph.shapes[tensor] for name, tensor in graph.inputs.items()}
     shapes |= {outputs[name]: graph.shapes[tensor] for name, tensor in graph.outputs.items()}
@@ -53,10 +65,32 @@ def export_onnx(graph: FrozenGraph, opset: int) -> ExportedArtifact:
         taps=taps,
         opset=opset,
         batch=graph.batch,
+        sampler="grid-sample" if spots else "gather",
     )
 
 
-def _convert(graph: FrozenGraph, opset: int, outputs: Mapping[str, str]) -> Any:
+def _chosen(graph: FrozenGraph, sampler: Sampler) -> tuple[SamplerSpot, ...]:
+    """Return the samplers that become GridSample.
+
+    Raises:
+        ExportError: If all are to, and one cannot.
+    """
+    if sampler == "gather":
+        return ()
+    found = replaceable(graph)
+    transformers = {tap.spec.transformer for tap in graph.taps}
+    if sampler == "grid-sample" and (not found or len(found) < len(transformers)):
+        raise ExportError(
+            f"GridSample can stand for {len(found)} of the {len(transformers)} samplers: it takes "
+            'float32 images of known size, "bilinear" with "zeros" or "border"; use --sampler auto',
+            format="onnx",
+        )
+    return found
+
+
+def _convert(
+    graph: FrozenGraph, opset: int, outputs: Mapping[str, str], spots: Sequence[SamplerSpot]
+) -> Any:
     from tf2onnx import optimizer, tf_loader, tfonnx
 
     inputs = list(graph.inputs.values())
@@ -67,7 +101,8 @@ def _convert(graph: FrozenGraph, opset: int, outputs: Mapping[str, str]) -> Any:
     try:
         with quiet("tf2onnx", "tensorflow", "absl"):
             with tf.Graph().as_default():
-                optimized = tf_loader.tf_optimize(inputs, fetched, graph.graph_def)
+                marked = with_marks(graph.graph_def, spots) if spots else graph.graph_def
+                optimized = tf_loader.tf_optimize(inputs, fetched, marked)
             with tf.Graph().as_default() as tf_graph:
                 tf.import_graph_def(optimized, name="")
                 onnx_graph = tfonnx.process_tf_graph(
@@ -76,7 +111,7 @@ def _convert(graph: FrozenGraph, opset: int, outputs: Mapping[str, str]) -> Any:
                     input_names=inputs,
                     output_names=fetched,
                     tensors_to_rename=renamed,
-                    custom_op_handlers=dict(HANDLERS),
+                    custom_op_handlers={**HANDLERS, MARK_OP: (grid_sample_handler, [])},
                     # What it cannot convert stays in the graph, where it is found and named.
                     continue_on_error=True,
                 )

@@ -45,8 +45,34 @@ def _erfc(ctx: Any, node: Any, name: str, _args: Any) -> None:
     )
 
 
+def _reverse(ctx: Any, node: Any, name: str, _args: Any) -> None:
+    """Write ReverseV2 as one Slice with negative steps, in place of a chain of transpositions."""
+    if not node.inputs[1].is_const():
+        raise ValueError(f"{name}: reverses axes that are known only at run time")
+    rank = len(ctx.get_shape(node.input[0]))
+    axes = sorted(int(axis) % rank for axis in node.inputs[1].get_tensor_value(as_list=True))
+    dtype, shape = ctx.get_dtype(node.input[0]), ctx.get_shape(node.input[0])
+    outputs = list(node.output)
+    values = {
+        "starts": [-1] * len(axes),
+        "ends": [np.iinfo(np.int64).min] * len(axes),
+        "axes": axes,
+        "steps": [-1] * len(axes),
+    }
+    parts = [
+        ctx.make_const(f"{name}/{part}", np.array(numbers, np.int64)).output[0]
+        for part, numbers in values.items()
+    ]
+    image = node.input[0]
+    ctx.remove_node(name)
+    ctx.make_node(
+        "Slice", [image, *parts], outputs=outputs, name=name, shapes=[shape], dtypes=[dtype]
+    )
+
+
 HANDLERS: Mapping[str, tuple[Any, list[str]]] = {
     "Erfc": (_erfc, []),
+    "ReverseV2": (_reverse, []),
     "Select": (_select, []),
     "SelectV2": (_select, []),
 }

@@ -15,7 +15,7 @@ from stnkit.convert.dimensions import named_shape
 from stnkit.convert.source.foreign_error import cause
 from stnkit.convert.source.keras_layers import all_layers, scope_name, with_scope_names
 from stnkit.convert.source.keras_signature import Inputs, keras_callable
-from stnkit.runtime.errors import InputError, StnkitError
+from stnkit.runtime.errors import InputError, OutOfMemoryError, StnkitError
 from stnkit.runtime.manifest import Source, TensorSpec
 from stnkit.runtime.signature import BATCH, DTYPES, NAME_PATTERN
 
@@ -63,6 +63,7 @@ class SourceModel:
 
         Raises:
             InputError: If the model fails on them.
+            OutOfMemoryError: If it does for want of memory.
         """
         try:
             tensors = {name: tf.constant(value) for name, value in inputs.items()}
@@ -71,6 +72,10 @@ class SourceModel:
             raise
         except Exception as exc:  # a model raises whatever its layers raise
             given = _listed([(name, np.shape(value)) for name, value in inputs.items()])
+            if isinstance(exc, (MemoryError, tf.errors.ResourceExhaustedError)):
+                raise OutOfMemoryError(
+                    f"the model needs more memory than there is on {given} ({cause(exc)})"
+                ) from exc
             opened = any(spec.shape[0] == BATCH for spec in self.inputs)
             advice = "; if it was made for one batch size, fix that: --batch N" if opened else ""
             raise InputError(f"the model failed on {given} ({cause(exc)}){advice}") from exc

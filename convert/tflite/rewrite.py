@@ -73,7 +73,12 @@ def rewrite(content: bytes, wanted: Names) -> tuple[bytes, Names]:
     tap_entries = {key: by_key[key] for key in wanted.taps}
     kept_outputs = {by_key[key].TensorIndex() for key in wanted.outputs}
     graph_outputs = [graph.Outputs(i) for i in range(graph.OutputsLength())]
-    keep = [i for i, index in enumerate(graph_outputs) if index in kept_outputs]
+    # Once each: an output that is a tap as well stands there twice.
+    keep = [
+        i
+        for i, index in enumerate(graph_outputs)
+        if index in kept_outputs and index not in graph_outputs[:i]
+    ]
     dropped = {entry._tab.Pos for entry in tap_entries.values()}
     keep_entries = [
         i for i in range(signature.OutputsLength()) if signature.Outputs(i)._tab.Pos not in dropped

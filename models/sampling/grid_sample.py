@@ -9,8 +9,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from stnkit.models.sampling.bilinear_image import PADDING_MODES, sample_bilinear
 from stnkit.models.sampling.coordinates import to_pixels
 from stnkit.models.sampling.interpolation import INTERPOLATIONS
+from stnkit.models.sampling.pixel_grid import dense_pixel_grid
 from stnkit.models.shapes import sizes
 
 _PADDING_MODES = ("zeros", "border", "reflection")
@@ -127,6 +129,10 @@ def sample_planes(
         align_corners: As in `grid_sample`.
     """
     _, *spatial, _ = sizes(image)
+    if interpolation == "bilinear" and padding_mode in PADDING_MODES and len(spatial) == 2:
+        x, y = planes
+        grid = dense_pixel_grid((x, y), (spatial[0], spatial[1]), align_corners)
+        return sample_bilinear(image, grid, padding_mode)
     pixels = [
         to_pixels(plane, size, align_corners)
         for plane, size in zip(reversed(planes), spatial, strict=True)

@@ -12,7 +12,8 @@ import tensorflow as tf
 
 from stnkit.models.grids import pixel_centres
 from stnkit.models.sampling.grid_sample import check_flag
-from stnkit.models.shapes import check_output_size
+from stnkit.models.sampling.pixel_grid import PixelGrid, dense_pixel_grid
+from stnkit.models.shapes import Size, check_output_size
 from stnkit.models.transforms.matrices import inverse_3x3
 
 Planes = tuple[Any, Any]
@@ -51,6 +52,20 @@ class Transform(ABC):
     @abstractmethod
     def planes(self, theta: Any, output_size: Any, align_corners: bool) -> Planes:
         """Return the x and y planes of the grid for a theta that `check_theta` has seen."""
+
+    def pixel_grid(
+        self, theta: Any, output_size: Any, image_size: tuple[Size, Size], align_corners: bool
+    ) -> PixelGrid:
+        """Return the grid in pixel coordinates of the image that is read.
+
+        Args:
+            theta: `[batch, *theta_shape]`, as `check_theta` returns it.
+            output_size: `(height, width)` of the output, px.
+            image_size: `(height, width)` of the image, px.
+            align_corners: What -1 and 1 stand for.
+        """
+        planes = self.planes(theta, output_size, align_corners)
+        return dense_pixel_grid(planes, image_size, align_corners)
 
     def map_points(self, theta: Any, points: Planes, align_corners: bool) -> Planes:
         """Return where the map takes any points, not only those of a regular grid.

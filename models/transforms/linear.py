@@ -8,18 +8,34 @@ import numpy as np
 import tensorflow as tf
 
 from stnkit.models.grids import affine_coordinates
-from stnkit.models.shapes import sizes
+from stnkit.models.sampling.pixel_grid import PixelGrid, affine_pixel_grid
+from stnkit.models.shapes import Size, sizes
 from stnkit.models.transforms.base import MatrixTransform, Planes, base_axes
 from stnkit.models.transforms.matrices import stack_matrix
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
 
+class LinearTransform(MatrixTransform):
+    """A map without perspective: two rows of its matrix say it."""
+
+    def rows(self, theta: Any) -> Any:
+        """Return the first two rows of the matrix, `[batch, 2, 3]`."""
+        return self.matrix(theta)[:, :2]
+
+    def pixel_grid(
+        self, theta: Any, output_size: Any, image_size: tuple[Size, Size], align_corners: bool
+    ) -> PixelGrid:
+        """Return the grid in pixel coordinates, as two vectors; see `Transform.pixel_grid`."""
+        axes = base_axes(output_size, align_corners, theta.dtype)
+        return affine_pixel_grid(self.rows(theta), axes, image_size, align_corners)
+
+
 def _columns(theta: Any) -> list[Any]:
     return [theta[:, index] for index in range(theta.shape[1])]
 
 
-class Translation(MatrixTransform):
+class Translation(LinearTransform):
     """Shift: x_in = x + tx, y_in = y + ty. Theta is (tx, ty)."""
 
     name = "translation"
@@ -49,7 +65,7 @@ class Translation(MatrixTransform):
         return matrix[:, 0:2, 2]
 
 
-class Attention(MatrixTransform):
+class Attention(LinearTransform):
     """Crop: x_in = s x + tx, y_in = s y + ty. Theta is (s, tx, ty).
 
     Source:
@@ -84,7 +100,7 @@ class Attention(MatrixTransform):
         return tf.stack([matrix[:, 0, 0], matrix[:, 0, 2], matrix[:, 1, 2]], axis=-1)
 
 
-class Similarity(MatrixTransform):
+class Similarity(LinearTransform):
     """Rotation, isotropic scale and shift. Theta is (a, b, tx, ty).
 
     x_in = a x - b y + tx, y_in = b x + a y + ty, where a = s cos(angle), b = s sin(angle).
@@ -107,9 +123,12 @@ class Similarity(MatrixTransform):
 
     def planes(self, theta: Any, output_size: Any, align_corners: bool) -> Planes:
         """Return the planes of the grid."""
+        return affine_coordinates(self.rows(theta), output_size, align_corners)
+
+    def rows(self, theta: Any) -> Any:
+        """Return the first two rows of the matrix, `[batch, 2, 3]`."""
         a, b, tx, ty = _columns(theta)
-        affine = tf.reshape(tf.stack([a, -b, tx, b, a, ty], axis=-1), [-1, 2, 3])
-        return affine_coordinates(affine, output_size, align_corners)
+        return tf.reshape(tf.stack([a, -b, tx, b, a, ty], axis=-1), [-1, 2, 3])
 
     def matrix(self, theta: Any) -> Any:
         """Return the matrix `[batch, 3, 3]`."""
@@ -123,7 +142,7 @@ class Similarity(MatrixTransform):
         return tf.stack(entries, axis=-1)
 
 
-class Affine(MatrixTransform):
+class Affine(LinearTransform):
     """Any linear map and shift. Theta is the 2x3 matrix.
 
     Source:
@@ -144,6 +163,10 @@ class Affine(MatrixTransform):
     def planes(self, theta: Any, output_size: Any, align_corners: bool) -> Planes:
         """Return the planes of the grid."""
         return affine_coordinates(theta, output_size, align_corners)
+
+    def rows(self, theta: Any) -> Any:
+        """Return theta."""
+        return theta
 
     def matrix(self, theta: Any) -> Any:
         """Return the matrix `[batch, 3, 3]`."""

@@ -7,14 +7,29 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from stnkit.models.sampling.pixel_grid import PixelGrid, frame
+from stnkit.models.shapes import Size, sizes
 from stnkit.models.transforms.base import Planes, Transform, base_axes
 
 _TINY = 1e-30  # log(0) times 0 is NaN; log of this times 0 is 0, which is the limit
+# Squared distances are divided by the largest that there is. That changes U by a multiple of r^2,
+# which the conditions on w cancel, and makes it six times smaller: so much less is rounded away.
+_SCALE = 8.0**-0.5
+_FAR = 1e9  # px; farther displacements read outside, wherever
 
 
 def _radial(squared: Any) -> Any:
-    """Return r^2 log r^2 of squared distances, 0 at 0 (NumPy)."""
+    """Return u log u of scaled squared distances u, 0 at 0 (NumPy)."""
     return squared * np.log(np.maximum(squared, _TINY))
+
+
+def _foreseen_by_nobody(theta: Any) -> Any:
+    """Return 0, computed from theta.
+
+    The kernel of pixels and control points does not depend on theta, and a converter would bake it
+    into the file: K * K images. A zero that it cannot foresee keeps it computed.
+    """
+    return tf.stop_gradient(tf.cast(tf.reduce_max(theta) > np.inf, theta.dtype))
 
 
 class ThinPlateSpline(Transform):
@@ -68,7 +83,7 @@ class ThinPlateSpline(Transform):
         The control points never move, so the system is inverted once, here, in float64.
         """
         count = len(self._control)
-        gaps = self._control[:, np.newaxis] - self._control[np.newaxis]
+        gaps = _SCALE * (self._control[:, np.newaxis] - self._control[np.newaxis])
         system = np.zeros((count + 3, count + 3))
         system[:count, :count] = _radial((gaps**2).sum(-1))
         system[:count, count] = 1
@@ -78,32 +93,83 @@ class ThinPlateSpline(Transform):
 
     def planes(self, theta: Any, output_size: Any, align_corners: bool) -> Planes:
         """Return the planes of the grid."""
-        dtype, count = theta.dtype, len(self._control)
+        columns, rows = base_axes(output_size, align_corners, theta.dtype)
+        moved = theta - tf.constant(self._control, theta.dtype)
+        across, down, bent = self._spline(moved, columns, rows, _foreseen_by_nobody(theta))
+        # Last the identity: what is far smaller than it is then rounded once.
+        offsets = bent + (tf.expand_dims(across, 2) + tf.expand_dims(down, 3))
+        return columns + offsets[:, 0], tf.expand_dims(rows, 1) + offsets[:, 1]
+
+    def pixel_grid(
+        self, theta: Any, output_size: Any, image_size: tuple[Size, Size], align_corners: bool
+    ) -> PixelGrid:
+        """Return the grid in pixel coordinates; see `Transform.pixel_grid`."""
+        dtype = theta.dtype
         columns, rows = base_axes(output_size, align_corners, dtype)
-        # The kernel of pixels and control points does not depend on theta, and a converter would
-        # bake it into the file: K * K images. A zero that it cannot foresee keeps it computed.
-        zero = tf.cast(tf.reduce_max(theta) > np.inf, dtype)
-        columns = columns + tf.stop_gradient(zero)
-        control = tf.constant(self._control, dtype)
-        coefficients = tf.matmul(tf.constant(self._solver, dtype), theta - control)
-        across = tf.square(tf.expand_dims(columns, 0) - control[:, 0:1])  # [K*K, width]
-        down = tf.square(tf.expand_dims(rows, 0) - control[:, 1:2])  # [K*K, height]
+        scale, offset = frame(image_size, align_corners, dtype)
+        moved = (theta - tf.constant(self._control, dtype)) * scale  # [batch, K*K, 2], px
+        # One value that is not finite spoils the coordinate everywhere: it then reads far outside.
+        sound = tf.reduce_all(tf.abs(moved) < _FAR, axis=1, keepdims=True)
+        moved = tf.where(sound, moved, tf.zeros_like(moved))
+        away = tf.where(tf.transpose(sound, [0, 2, 1]), tf.constant(0, dtype), -2 * _FAR)
+        across, down, bent = self._spline(moved, columns, rows, _foreseen_by_nobody(theta))
+        x, y = tf.constant([[1.0], [0.0]], dtype), tf.constant([[0.0], [1.0]], dtype)
+        across += x * (scale[0] * columns)
+        down += y * (scale[1] * rows) + (tf.reshape(offset, [2, 1]) + away)
+        return PixelGrid(points=bent + (tf.expand_dims(across, 2) + tf.expand_dims(down, 3)))
+
+    def _spline(self, moved: Any, columns: Any, rows: Any, zero: Any) -> tuple[Any, Any, Any]:
+        """Return the spline of displacements as what is flat in x, flat in y, and bent.
+
+        The pixels lie as the control points do, alike to the left and right, above and below. So
+        the kernel is computed for a quarter of the pixels; in the others it is the same with the
+        control points' weights in mirrored order.
+
+        Args:
+            moved: `[batch, K * K, 2]` displacements of the control points, in any unit.
+            columns: `[width]` normalised.
+            rows: `[height]` normalised.
+            zero: The number 0, which no converter knows to be one.
+
+        Returns:
+            `[batch, 2, width]`, `[batch, 2, height]` and `[batch, 2, height, width]`, in the unit
+            of `moved`; their sum is the spline.
+        """
+        dtype, count = moved.dtype, len(self._control)
+        coefficients = tf.matmul(tf.constant(self._solver, dtype), moved)
+        coefficients = tf.transpose(coefficients, [0, 2, 1])  # [batch, 2, K*K + 3]
+        across = coefficients[:, :, count + 1 : count + 2] * columns
+        down = coefficients[:, :, count + 2 :] * rows + coefficients[:, :, count : count + 1]
+        (height,), (width,) = sizes(rows), sizes(columns)
+        top, left = (height + 1) // 2, (width + 1) // 2
+        kernel = self._kernel(columns[:left] + zero, rows[:top] + zero)
+        number = np.arange(count).reshape(self.points, self.points)
+        mirrored = [number, number[:, ::-1], number[::-1], number[::-1, ::-1]]
+        order = np.stack(mirrored).reshape(-1)
+        weights = tf.reshape(tf.gather(coefficients, order, axis=2), [-1, 8, count])
+        quarters = tf.unstack(tf.reshape(tf.matmul(weights, kernel), [-1, 2, 4, top, left]), axis=2)
+
+        def line(first: int) -> Any:
+            """Return the half of the image that two quarters make."""
+            right = quarters[first + 1]
+            if isinstance(width, int) and width % 2 == 0:
+                return tf.concat([quarters[first], tf.reverse(right, [3])], axis=3)
+            right = tf.reverse(right[:, :, :, : width - left], [3])
+            return tf.concat([quarters[first], right], axis=3)
+
+        lower = line(2)
+        if not (isinstance(height, int) and height % 2 == 0):
+            lower = lower[:, :, : height - top]
+        return across, down, tf.concat([line(0), tf.reverse(lower, [2])], axis=2)
+
+    def _kernel(self, columns: Any, rows: Any) -> Any:
+        """Return U of the distances of all pixels to the control points, `[K * K, pixels]`."""
+        scaled = tf.constant(_SCALE * self._control, columns.dtype)
+        across = tf.square(tf.expand_dims(columns * _SCALE, 0) - scaled[:, 0:1])  # [K*K, width]
+        down = tf.square(tf.expand_dims(rows * _SCALE, 0) - scaled[:, 1:2])  # [K*K, height]
         squared = tf.expand_dims(across, 1) + tf.expand_dims(down, 2)
-        kernel = squared * tf.math.log(tf.maximum(squared, tf.constant(_TINY, dtype)))
-        flat = tf.reshape(kernel, [count, -1])
-        weights = tf.transpose(coefficients[:, :count], [0, 2, 1])  # [batch, 2, K*K]
-        height, width = tf.shape(rows)[0], tf.shape(columns)[0]
-        if rows.shape[0] is not None and columns.shape[0] is not None:
-            height, width = rows.shape[0], columns.shape[0]
-        bent = tf.reshape(tf.matmul(weights, flat), [-1, 2, height, width])
-        planes = []
-        for axis, identity in enumerate((columns, tf.expand_dims(rows, 1))):
-            constant = coefficients[:, count, axis : axis + 1]
-            along_x = coefficients[:, count + 1, axis : axis + 1] * columns
-            along_y = coefficients[:, count + 2, axis : axis + 1] * rows + constant
-            flat_part = tf.expand_dims(along_x, 1) + tf.expand_dims(along_y, 2)
-            planes.append(identity + (bent[:, axis] + flat_part))
-        return planes[0], planes[1]
+        kernel = squared * tf.math.log(tf.maximum(squared, tf.constant(_TINY, columns.dtype)))
+        return tf.reshape(kernel, [len(self._control), -1])
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this transform again."""

@@ -331,6 +331,21 @@ class TestRefusedWhileFreezing:
         assert "float32 policy" in str(caught.value)
 
 
+@pytest.mark.parametrize("transform", ["affine", "thin_plate_spline"])
+def test_a_model_that_only_warps(transform, tmp_path):
+    """Its output is the warped image itself; its theta comes from outside, as wild as can be."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    layer = SpatialTransformer(transform=transform, name="st")
+    image = keras.Input((96, 96, 3), name="image")
+    theta = keras.Input(layer.transform.theta_shape, name="theta")
+    model = keras.Model([image, theta], layer([image, theta]))
+    bundle = tmp_path / "warp.bundle"
+    convert(source_from_keras(model), bundle, ConversionOptions(batch=1))
+    interpreter = Interpreter(str(bundle / "model.fp32.tflite"))
+    assert len(interpreter.get_output_details()) == 1
+
+
 def test_weights_are_no_shapes():
     rows = np.arange(400, dtype="int32").reshape(100, 4)
 

@@ -148,7 +148,7 @@ def test_custom_op_in_tflite(graph):
 
 
 def test_missing_weight_and_foreign_op_in_onnx(graph):
-    model = onnx.load_from_string(export_onnx(graph, 17).content)
+    model = onnx.load_from_string(export_onnx(graph, 17, "gather").content)
     check_graph(model, graph)
     whole = model.SerializeToString()
     kernel = max(model.graph.initializer, key=lambda tensor: tensor.ByteSize())
@@ -165,8 +165,8 @@ def test_missing_weight_and_foreign_op_in_onnx(graph):
 def spoiled(change):
     """Return an exporter that spoils what the real one returns."""
 
-    def export(graph, opset):
-        exported = export_onnx(graph, opset)
+    def export(graph, opset, sampler):
+        exported = export_onnx(graph, opset, sampler)
         model = onnx.load_from_string(exported.content)
         change(model)
         return ExportedArtifact(

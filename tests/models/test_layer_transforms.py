@@ -175,7 +175,9 @@ def test_shipped_model_of_digits_still_loads():
     expected = grid_sample(
         digits, grid, layer.interpolation, layer.padding_mode, layer.align_corners
     )
-    assert np.abs(found.warped - expected).max() < 1e-6
+    # The layer goes from theta to pixels in one step, the grid in two: of pixels of noise that are
+    # 1 apart, what 14 px of coordinates round to in float32 is left.
+    assert np.abs(found.warped - expected).max() < 8 * 14 * 2.0**-24
 
 
 @every_family

@@ -327,10 +327,10 @@ def test_index_is_exact_up_to_the_last_pixel_that_int32_counts():
 
 
 @pytest.mark.parametrize(
-    ("padding_mode", "batch", "pixels"), [("border", 8, 2**31), ("zeros", 8, 8 * 16386**2)]
+    ("padding_mode", "batch", "pixels"), [("border", 8, 2**31), ("zeros", 8, 8 * 16388**2)]
 )
 def test_one_image_more_is_refused(padding_mode, batch, pixels):
-    """8 images of 16k x 16k are one pixel too many."""
+    """8 images of 16k x 16k are one pixel too many, without the zeros around them."""
 
     def sample(image, grid):
         return grid_sample(image, grid, padding_mode=padding_mode)

@@ -26,7 +26,7 @@ def marks_of(function, *specs):
     return {
         operation.name: operation
         for operation in graph.get_operations()
-        if operation.name.split("/")[-1].startswith("stnkit_")
+        if operation.name.split("/")[-1].startswith(("stnkit_theta", "stnkit_warped"))
     }
 
 

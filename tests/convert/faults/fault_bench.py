@@ -36,20 +36,20 @@ def reference(name):
     return KerasSubject(name, source)
 
 
-def exported(graph, format):
-    return (export_onnx(graph, 17) if format == "onnx" else export_tflite(graph)).content
+def exported(graph, format, sampler="gather"):
+    return (export_onnx(graph, 17, sampler) if format == "onnx" else export_tflite(graph)).content
 
 
 @functools.cache
-def faithful(name, format):
+def faithful(name, format, sampler="gather"):
     """Return the content of a model's right file."""
-    return exported(reference(name).graph, format)
+    return exported(reference(name).graph, format, sampler)
 
 
 def faulty(fault):
     """Return the content of the wrong file."""
     if fault.edit is not None:
-        return fault.edit(faithful(fault.model, fault.format))
+        return fault.edit(faithful(fault.model, fault.format, fault.sampler))
     return exported(freeze(source_from_keras(fault.wrong()), None), fault.format)
 
 
@@ -80,7 +80,7 @@ def change_of_function(fault, content):
     }
     if fault.model == "digits":
         inputs["image"] = np.concatenate([inputs["image"], real_digits()])
-    right = FileSubject("right", faithful(fault.model, fault.format))
+    right = FileSubject("right", faithful(fault.model, fault.format, fault.sampler))
     wrong = FileSubject("wrong", content)
     largest = 0.0
     expected, got = right.run(inputs), wrong.run(inputs)

@@ -34,6 +34,7 @@ class Fault:
         edit: from the faithful file's content to the faulty one's; None exports `wrong`.
         wrong: makes the model that is exported in place of the right one.
         slow: whether `make test` leaves it out, because one much like it is there.
+        sampler: how samplers are written in the file, as in `export_onnx`.
     """
 
     name: str
@@ -44,17 +45,23 @@ class Fault:
     edit: Callable[[bytes], bytes] | None = field(default=None, repr=False)
     wrong: Callable[[], Any] | None = field(default=None, repr=False)
     slow: bool = False
+    sampler: str = "gather"
 
 
 FAULTS: dict[str, Fault] = {}
 
 
-def file(name, model, format, edit, causes="", layers=(), slow=False):
+def file(name, model, format, edit, causes="", layers=(), **options):
     """Add a fault that is put into a file."""
     assert name not in FAULTS
     FAULTS[name] = Fault(
-        name, model, format, frozenset(causes.split()), tuple(layers), edit=edit, slow=slow
+        name, model, format, frozenset(causes.split()), tuple(layers), edit=edit, **options
     )
+
+
+def op(name, model, causes, edit):
+    """Add a fault that is put into a file with GridSample."""
+    file(name, model, "onnx", edit, causes, sampler="grid-sample")
 
 
 def export(name, model, format, causes="", layers=(), **options):
@@ -104,6 +111,14 @@ step(
 )
 step("warped_transposed", "square", "onnx", "layout theta_xy_swapped", warped=steps.turned)
 file("coordinates_in_half", "classifier", "onnx", onnx.coordinates_in_half, "grid_precision")
+
+# The same in GridSample.
+op("op_aligns_corners", "square", "align_corners", onnx.replace_attributes(align_corners=1))
+op("op_has_border", "square", "padding_mode", onnx.replace_attributes(padding_mode="border"))
+op("op_has_zeros", "classifier", "padding_mode", onnx.replace_attributes(padding_mode="zeros"))
+op("op_is_nearest", "classifier", "interpolation", onnx.replace_attributes(mode="nearest"))
+op("op_reads_y_x", "square", "xy_swapped", onnx.grid_swapped)
+op("op_reads_columns", "square", "layout theta_xy_swapped xy_swapped", onnx.image_turned)
 
 # Theta.
 step("theta_transposed", "square", "onnx", "theta_transposed", theta=steps.transposed)

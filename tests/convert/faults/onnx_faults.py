@@ -196,3 +196,28 @@ def int8_weights(word):
         return np.round(values / scale) * scale
 
     return constant(word, change=rounded, rank=4)
+
+
+def replace_attributes(**attributes):
+    """Change attributes of the first GridSample."""
+    return replace_node("GridSample", "", "GridSample", **attributes)
+
+
+def _before_grid_sample(index, make):
+    """Put a node in front of an input of the first GridSample."""
+
+    def edit(graph):
+        node = _the(graph, "GridSample")[0]
+        old, node.input[index] = node.input[index], "fault_new"
+        made, constants = make(old, "fault_new", "op")
+        for step, item in enumerate(made):
+            graph.node.insert(list(graph.node).index(node) + step, item)
+        graph.initializer.extend(
+            numpy_helper.from_array(value, name) for name, value in constants.items()
+        )
+
+    return edited(edit)
+
+
+grid_swapped = _before_grid_sample(1, one_node("Gather", np.array([1, 0]), axis=3))
+image_turned = _before_grid_sample(0, one_node("Transpose", perm=[0, 1, 3, 2]))

@@ -12,7 +12,7 @@ from stnkit.models.digits.mnist import Mnist
 from stnkit.models.recipes.registration import RegistrationTask
 from stnkit.models.training.recipe import Recipe
 
-RECIPE = Recipe(epochs=4, seed=5, batch_size=16)
+RECIPE = Recipe(epochs=4, seed=4, batch_size=16)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_the_provenance_says_how_it_was_made(run, data):
     record = json.loads(result.provenance.read_text("utf-8"))
     assert record["recipe"] == {
         "epochs": 4,
-        "seed": 5,
+        "seed": 4,
         "batch_size": 16,
         "flow": "dense",
         "distortion": {"rotation_degrees": 30.0, "scale": [0.8, 1.2], "shift_px": 3.0},

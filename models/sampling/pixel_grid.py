@@ -1,0 +1,102 @@
+"""Points of a grid in pixel coordinates, ready for the sampler: finite, both axes in one tensor.
+
+For an affine theta a point is the sum of what its column gives and what its row gives. The way from
+theta to pixels is then folded into these two vectors, a few hundred numbers, where it would be
+several passes over every pixel of the output.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from stnkit.models.shapes import Size, as_float
+
+# Coordinates beyond these become them, so that a sum of two is finite, and what is NaN or infinite
+# ends far outside. NaN, and infinities that would cancel to NaN, end on the low side: their sum is
+# below zero whatever the other part is.
+_ACROSS = (-1e9, -4e9, 1e9)  # lowest that is kept, what lower ones and NaN become, highest
+_DOWN = (-5e8, -2e9, 5e8)
+_POINT = (-1e9, -1e9, 1e9)
+
+
+@dataclass(frozen=True)
+class PixelGrid:
+    """Where each pixel of the output is read.
+
+    Convention:
+        0 is the centre of the first pixel of the image, the size less 1 that of the last. Axis 1
+        holds x and y. No value is NaN or infinite.
+
+    Attributes:
+        parts: `[batch, 2, width]` and `[batch, 2, height]` whose outer sum is the grid; None where
+            it is no such sum.
+        points: `[batch, 2, height, width]`; None where `parts` says it.
+        affine: Theta `[batch, 2, 3]` and `align_corners` where the grid is that of an affine theta.
+    """
+
+    parts: tuple[Any, Any] | None = None
+    points: Any = None
+    affine: tuple[Any, bool] | None = None
+
+    @property
+    def dtype(self) -> Any:
+        """float32, or float64."""
+        return self.points.dtype if self.parts is None else self.parts[0].dtype
+
+    def dense(self, shift: float = 0.0) -> Any:
+        """Return `[batch, 2, height, width]`, with a number added to all coordinates."""
+        if self.parts is None:
+            return self.points + shift if shift else self.points
+        across, down = self.parts
+        return tf.expand_dims(across, 2) + tf.expand_dims(down + shift if shift else down, 3)
+
+
+def frame(image_size: tuple[Size, Size], align_corners: bool, dtype: Any) -> tuple[Any, Any]:
+    """Return scale and offset from normalised to pixel coordinates, `[2]` each, x first."""
+    height, width = image_size
+    lengths = [as_float(size, dtype) for size in (width, height)]
+    scale = [(length - 1) / 2 if align_corners else length / 2 for length in lengths]
+    offset = [(length - 1) / 2 for length in lengths]
+    if isinstance(height, int) and isinstance(width, int):
+        return tf.constant(scale, dtype), tf.constant(offset, dtype)
+    return tf.stack(scale), tf.stack(offset)
+
+
+def affine_pixel_grid(
+    theta: Any, axes: tuple[Any, Any], image_size: tuple[Size, Size], align_corners: bool
+) -> PixelGrid:
+    """Return the grid of affine thetas.
+
+    Args:
+        theta: `[batch, 2, 3]` float32 or float64.
+        axes: Normalised coordinates of the output's columns `[width]` and rows `[height]`.
+        image_size: `(height, width)` of the image that is read, px.
+        align_corners: What -1 and 1 stand for.
+    """
+    columns, rows = axes
+    scale, offset = frame(image_size, align_corners, theta.dtype)
+    scaled = theta * tf.reshape(scale, [2, 1])
+    across = scaled[:, :, 0:1] * columns
+    down = scaled[:, :, 1:2] * rows + (scaled[:, :, 2:3] + tf.reshape(offset, [2, 1]))
+    parts = (_kept(across, _ACROSS), _kept(down, _DOWN))
+    return PixelGrid(parts=parts, affine=(theta, align_corners))
+
+
+def dense_pixel_grid(
+    planes: tuple[Any, Any], image_size: tuple[Size, Size], align_corners: bool
+) -> PixelGrid:
+    """Return the grid of any planes (x, y), `[batch, height, width]` each, normalised."""
+    scale, offset = frame(image_size, align_corners, planes[0].dtype)
+    shape = [2, 1, 1]
+    points = tf.stack(planes, axis=1) * tf.reshape(scale, shape) + tf.reshape(offset, shape)
+    return PixelGrid(points=_kept(points, _POINT))
+
+
+def _kept(values: Any, bounds: tuple[float, float, float]) -> Any:
+    """Return values within bounds. A comparison with NaN is false in every runtime."""
+    lowest, instead, highest = (np.asarray(bound, values.dtype.as_numpy_dtype) for bound in bounds)
+    return tf.minimum(tf.where(values > lowest, values, instead), highest)
