@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEMO := demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo browser test test-all lint format wheel clean
+.PHONY: help setup demo browser test test-all bench lint format wheel clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,10 @@ test: setup  ## Run the tests
 
 test-all: setup  ## Run the tests, the slow ones too
 	@$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+bench: setup  ## Time samplers side by side, in 10 minutes (torch, onnxscript: where installed)
+	@$(BIN)/python -c 'import cv2' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	@$(BIN)/python benchmarks/samplers.py
 
 lint: setup  ## Check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

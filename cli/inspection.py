@@ -46,6 +46,7 @@ def inspect_bundle(path: Path) -> dict[str, Any]:
         entry = _file(artifact.file, summarize(bundle.read(artifact.file)), artifact.precision)
         entry["sampler"] = artifact.sampler
         entry["batch"] = artifact.batch
+        entry["autotune"] = artifact.autotune and artifact.autotune.to_json()
         files.append(entry)
     return {
         "kind": "bundle",

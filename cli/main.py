@@ -8,8 +8,11 @@ from typing import Any, NoReturn
 
 import click
 
-# Name of each command, in the order of a first use: convert, prove, run, look inside, make, train.
-_COMMANDS = ("convert", "verify", "run", "inspect", "samples", "models", "train")
+from stnkit.cli.limits import OWN_PROCESS
+
+# Name of each command, in the order of a first use: convert, prove, run, time, look inside, make,
+# train.
+_COMMANDS = ("convert", "verify", "run", "bench", "inspect", "samples", "models", "train")
 
 
 class _StnkitGroup(click.Group):
@@ -102,6 +105,6 @@ def group(traceback: bool) -> None:
 def main() -> None:
     """Run the command line and exit."""
     try:
-        group.main(standalone_mode=True)
+        group.main(standalone_mode=True, obj=OWN_PROCESS)
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         sys.exit(0)

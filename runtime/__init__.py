@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         ExportError,
         InputError,
         MismatchError,
+        OutOfMemoryError,
         StnkitError,
     )
     from stnkit.runtime.golden import GoldenCase
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from stnkit.runtime.model_file import FileSummary, summarize
     from stnkit.runtime.preprocess import load_image, save_warp
     from stnkit.runtime.session import Session, load
+    from stnkit.runtime.timing import ArtifactTiming, TimingReport, time_bundle
     from stnkit.runtime.verification import (
         ArtifactReport,
         VerificationReport,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArtifactReport",
+    "ArtifactTiming",
     "BackendError",
     "BackendMissingError",
     "Bundle",
@@ -47,9 +50,11 @@ __all__ = [
     "InputError",
     "Manifest",
     "MismatchError",
+    "OutOfMemoryError",
     "Prediction",
     "Session",
     "StnkitError",
+    "TimingReport",
     "Tolerance",
     "VerificationReport",
     "available",
@@ -59,11 +64,13 @@ __all__ = [
     "raise_on_mismatch",
     "save_warp",
     "summarize",
+    "time_bundle",
     "verify",
 ]
 
 _HOMES = {
     "ArtifactReport": "verification",
+    "ArtifactTiming": "timing",
     "BackendError": "errors",
     "BackendMissingError": "errors",
     "Bundle": "bundle",
@@ -75,9 +82,11 @@ _HOMES = {
     "InputError": "errors",
     "Manifest": "manifest",
     "MismatchError": "errors",
+    "OutOfMemoryError": "errors",
     "Prediction": "images",
     "Session": "session",
     "StnkitError": "errors",
+    "TimingReport": "timing",
     "Tolerance": "compare",
     "VerificationReport": "verification",
     "available": "backends",
@@ -87,6 +96,7 @@ _HOMES = {
     "raise_on_mismatch": "verification",
     "save_warp": "preprocess",
     "summarize": "model_file",
+    "time_bundle": "timing",
     "verify": "verification",
 }
 

@@ -118,6 +118,11 @@ class Session:
         """Name of the backend that runs it."""
         return self._backend
 
+    @property
+    def backend_version(self) -> str:
+        """Version of that backend's package."""
+        return self._runner.version
+
     def run(
         self, inputs: Mapping[str, npt.NDArray[Any]], *, taps: bool = False
     ) -> dict[str, npt.NDArray[Any]]:

@@ -41,9 +41,10 @@ def test_every_block_in_order(tmp_path):
             assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
             ran.append((command, result.stdout))
     outputs = dict(ran)
-    assert len([command for command in outputs if command.startswith("stnkit")]) == 9
+    assert len([command for command in outputs if command.startswith("stnkit")]) == 10
     verified = outputs["stnkit verify digits.bundle"]
     assert verified.count("equal") == 2
+    assert outputs["stnkit bench digits.bundle"].count("fastest") == 3  # two, and the heading
     assert any(said.split("\n")[:2] == ["7", "(4, 10)"] for _, said in ran)
     compared = next(said for command, said in ran if "--html report.html" in command)
     assert compared.count(" equal") == 2

@@ -64,7 +64,7 @@ def test_help_loads_nothing_heavy(arguments):
 
 
 def test_help_of_the_rest_loads_nothing_heavy():
-    for arguments in ("samples --help", "train --help", "train digits --help"):
+    for arguments in ("bench --help", "samples --help", "train --help", "train digits --help"):
         assert modules_after(*arguments.split()) & NOT_YET == set()
 
 

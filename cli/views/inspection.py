@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from stnkit.cli.views.table import print_table, size_text
+from stnkit.cli.views.tuning import tuning_line
 
 
 def print_inspection(found: dict[str, Any]) -> None:
@@ -33,6 +34,8 @@ def print_inspection(found: dict[str, Any]) -> None:
             + f", {file['precision']}, {size_text(file['bytes'])}, of which weights and constants "
             f"{size_text(file['weights_bytes'])} ({_dtypes(file)})"
         )
+        if file.get("autotune"):
+            click.echo(tuning_line(file["autotune"], file["sampler"]))
         if found["kind"] == "file":
             _print_signature(file["inputs"], file["outputs"])
             _print_transformers(file["transformers"])

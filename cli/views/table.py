@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import click
@@ -53,6 +54,12 @@ def size_text(count_bytes: int) -> str:
             return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} GB"
+
+
+def figure_text(value: float) -> str:
+    """Return a positive number with three digits, and never in powers of ten."""
+    digits = 2 - math.floor(math.log10(value))
+    return f"{value:.{max(digits, 0)}f}"
 
 
 def error_text(error: float | None, tolerance: float) -> str:

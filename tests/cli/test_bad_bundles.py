@@ -13,7 +13,7 @@ from PIL import Image
 from stnkit.runtime.manifest import canonical_sha256
 
 FILES = ["manifest.json", "model.fp32.tflite", "model.fp32.onnx", "golden.npz", "equivalence.json"]
-COMMANDS = ["verify", "run", "inspect"]
+COMMANDS = ["verify", "run", "bench", "inspect"]
 
 
 def arguments(command, bundle):

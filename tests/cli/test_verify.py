@@ -124,12 +124,12 @@ def test_a_false_artifact_ends_a_conversion(stnkit, scratch, monkeypatch):
 
     honest = pipeline.export_onnx
 
-    def false(graph, opset):
+    def false(graph, opset, sampler):
         """Nudge one bias of the network's last layer, as a broken exporter might."""
         import onnx
         from onnx import numpy_helper
 
-        exported = honest(graph, opset)
+        exported = honest(graph, opset, sampler)
         model = onnx.load_from_string(exported.content)
         bias = next(it for it in model.graph.initializer if list(it.dims) == [10])
         bias.CopyFrom(

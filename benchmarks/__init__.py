@@ -1,0 +1,1 @@
+"""Measurements of stnkit; their results are files under `results`."""
