@@ -19,6 +19,8 @@ from stnkit.convert.tap_search import Tap, find_taps
 from stnkit.runtime.errors import ExportError, OutOfMemoryError, one_line
 from stnkit.runtime.signature import BATCH, Shape, TensorSpec
 
+_LARGE_BYTES = 2**20
+
 
 @dataclass(frozen=True)
 class FrozenGraph:
@@ -62,10 +64,24 @@ class FrozenGraph:
     def runner(self, drives: Sequence[str] = ()) -> FrozenRunner:
         """Return the graph as something that can be run on arrays.
 
+        Large weights are handed to it at each run: as constants TensorFlow copies them half a
+        dozen times on the way from a graph to kernels.
+
         Args:
             drives: Names of taps that are given and not computed.
         """
-        return FrozenRunner(self, self.function(drives), tuple(drives))
+        light, names = _without_weights(self.graph_def)
+        wrapped = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(light, name=""), [])
+        tensors = {tap.spec.name: tap.tensor for tap in self.taps}
+        driven = [tensors.pop(name) for name in drives]
+        fetched = [*self.outputs.values(), *tensors.values()]
+        given = [*self.inputs.values(), *driven, *(f"{name}:0" for name in names)]
+        function = wrapped.prune(given, fetched)
+        constants = {node.name: node for node in self.graph_def.node if node.name in names}
+        weights = [tf.make_ndarray(constants[name].attr["value"].tensor) for name in names]
+        return FrozenRunner(
+            self, function, tuple(drives), tuple(tf.constant(value) for value in weights)
+        )
 
     def layer_of(self, node: str) -> str:
         """Return the layer that a node of the graph came from."""
@@ -79,6 +95,7 @@ class FrozenRunner:
     graph: FrozenGraph
     function: Any = field(repr=False)
     drives: tuple[str, ...] = ()
+    weights: tuple[Any, ...] = field(default=(), repr=False)
 
     def run(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return (outputs, taps), NumPy arrays by name, for NumPy inputs by name.
@@ -88,7 +105,7 @@ class FrozenRunner:
         """
         tensors = [tf.constant(inputs[name]) for name in (*self.graph.inputs, *self.drives)]
         try:
-            results = [np.asarray(value) for value in self.function(*tensors)]
+            results = [np.asarray(value) for value in self.function(*tensors, *self.weights)]
         except tf.errors.ResourceExhaustedError as exc:
             raise OutOfMemoryError(f"not enough memory for the model ({one_line(exc)})") from exc
         count = len(self.graph.outputs)
@@ -145,6 +162,24 @@ def freeze(source: SourceModel, batch: int | None) -> FrozenGraph:
         layers=source.layers,
         samplers=samplers,
     )
+
+
+def _without_weights(graph_def: Any) -> tuple[Any, list[str]]:
+    """Return the graph with placeholders for its large floats, and their names."""
+    light = tf.compat.v1.GraphDef()
+    names = []
+    for node in graph_def.node:
+        if node.op != "Const" or node.ByteSize() < _LARGE_BYTES:
+            light.node.add().CopyFrom(node)
+            continue
+        tensor = node.attr["value"].tensor
+        placeholder = light.node.add(name=node.name, op="Placeholder")
+        placeholder.attr["dtype"].type = tensor.dtype
+        placeholder.attr["shape"].shape.CopyFrom(tensor.tensor_shape)
+        names.append(node.name)
+    light.versions.CopyFrom(graph_def.versions)
+    light.library.CopyFrom(graph_def.library)
+    return light, names
 
 
 def _tensor_spec(spec: TensorSpec, index: int, batch: int | None) -> Any:
