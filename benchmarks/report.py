@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.timing import Quartiles
+from stnkit.runtime.timing import Quartiles
 
 PACKAGES = (
     "stnkit",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from benchmarks.share_onnx import PARTS, ProfiledSession, onnx_run, session_opti
 from benchmarks.share_onnx import cut as cut_onnx
 from benchmarks.share_tflite import cut as cut_tflite
 from benchmarks.share_tflite import operators, tflite_run
-from benchmarks.timing import Quartiles, Timing
+from benchmarks.timing import Timing
+from stnkit.runtime.timing import Quartiles
 
 Run = Callable[[], Any]
 Cut = Callable[[bytes, Sequence[str], Sequence[str]], bytes]
@@ -21,7 +23,7 @@ Runner = Callable[[bytes, Mapping[str, Array]], Run]
 """From a file and arrays by names of tensors to what runs it once."""
 
 
-class Form:
+class Form(ABC):
     """A file of a network, whole and in parts.
 
     Attributes:
@@ -62,9 +64,9 @@ class Form:
             **self.by_method(timings),
         }
 
+    @abstractmethod
     def by_method(self, timings: Mapping[str, Timing]) -> dict[str, Any]:
         """Return the share, and what belongs to the method by which it is found."""
-        raise NotImplementedError
 
 
 class LiteRtForm(Form):

@@ -15,37 +15,16 @@ import gc
 import math
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+from stnkit.runtime.timing import Quartiles
 
 TURN_S = 0.03
 """Shortest turn: over a hundred thousand times the resolution of the clock."""
 SETTLE_S = 0.01
 WARM_UP_RUNS = 3
-
-
-@dataclass(frozen=True)
-class Quartiles:
-    """Median, lower and upper quartile."""
-
-    median: float
-    q1: float
-    q3: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Quartiles:
-        """Return those of some values.
-
-        Raises:
-            ValueError: If there are none.
-        """
-        if not values:
-            raise ValueError("no values: expected one round at least")
-        q1, median, q3 = np.percentile(np.asarray(values, np.float64), [25, 50, 75])
-        return cls(float(median), float(q1), float(q3))
 
 
 @dataclass(frozen=True)

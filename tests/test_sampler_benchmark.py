@@ -197,7 +197,8 @@ def test_the_command_refuses_what_makes_no_sense(samplers, capsys):
 
 
 def test_ratios_are_taken_within_a_round(samplers):
-    from benchmarks.timing import Quartiles, Timing
+    from benchmarks.timing import Timing
+    from stnkit.runtime.timing import Quartiles
 
     # A machine that becomes slower by half changes no ratio.
     own, other = Timing((1.0, 2.0, 3.0), 1), Timing((2.0, 4.0, 6.0), 1)
