@@ -20,6 +20,7 @@ from pathlib import Path
 import click
 
 from stnkit.runtime.errors import InputError, OutOfMemoryError, one_line
+from stnkit.runtime.memory import map_large_blocks
 
 OWN_PROCESS = object()
 """What click carries where the command line is all that its process is for."""
@@ -62,6 +63,19 @@ def outlive_crashes() -> None:
             "more memory than there is or --memory-limit allows"
         )
     os._exit(code if code >= 0 else 2)
+
+
+def free_early() -> None:
+    """Have memory given back when it is freed, by TensorFlow too: call this before its import.
+
+    Both it and the C library keep what the largest batch took, for the next run of the same model:
+    here another model runs next. For a process that does nothing else. The same kernels run.
+
+    Source: tensorflow/core/util/onednn_env_vars.cc, `UseSystemAlloc`.
+    """
+    # Read where TensorFlow computes with oneDNN, which has an allocator of its own.
+    os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
+    map_large_blocks()
 
 
 def _say(text: str) -> None:

@@ -61,7 +61,16 @@ class FrozenGraph:
         fetched = [*self.outputs.values(), *tensors.values()]
         return wrapped.prune([*self.inputs.values(), *driven], fetched)
 
-    def runner(self, drives: Sequence[str] = ()) -> FrozenRunner:
+    def skeleton(self) -> Any:
+        """Return the GraphDef with placeholders for its large constants.
+
+        It is all there but for the values of weights, and takes kilobytes.
+        """
+        return _without_weights(self.graph_def)[0]
+
+    def runner(
+        self, drives: Sequence[str] = (), *, beside: FrozenRunner | None = None
+    ) -> FrozenRunner:
         """Return the graph as something that can be run on arrays.
 
         Large weights are handed to it at each run: as constants TensorFlow copies them half a
@@ -69,6 +78,7 @@ class FrozenGraph:
 
         Args:
             drives: Names of taps that are given and not computed.
+            beside: Another runner of this graph, whose weights it takes.
         """
         light, names = _without_weights(self.graph_def)
         wrapped = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(light, name=""), [])
@@ -77,11 +87,13 @@ class FrozenGraph:
         fetched = [*self.outputs.values(), *tensors.values()]
         given = [*self.inputs.values(), *driven, *(f"{name}:0" for name in names)]
         function = wrapped.prune(given, fetched)
+        weights = self._weights(names) if beside is None else beside.weights
+        return FrozenRunner(self, function, tuple(drives), weights)
+
+    def _weights(self, names: Sequence[str]) -> tuple[Any, ...]:
         constants = {node.name: node for node in self.graph_def.node if node.name in names}
-        weights = [tf.make_ndarray(constants[name].attr["value"].tensor) for name in names]
-        return FrozenRunner(
-            self, function, tuple(drives), tuple(tf.constant(value) for value in weights)
-        )
+        values = (tf.make_ndarray(constants[name].attr["value"].tensor) for name in names)
+        return tuple(tf.constant(value) for value in values)
 
     def layer_of(self, node: str) -> str:
         """Return the layer that a node of the graph came from."""

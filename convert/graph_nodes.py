@@ -24,7 +24,7 @@ def graph_nodes(graph: FrozenGraph) -> tuple[Node, ...]:
         graph: The frozen source.
     """
     with tf.Graph().as_default() as known:
-        tf.import_graph_def(graph.graph_def, name="")
+        tf.import_graph_def(graph.skeleton(), name="")
     inputs = {known.get_tensor_by_name(name).op.name for name in graph.inputs.values()}
     live: set[str] = set(inputs)
     layers: dict[str, str] = {}

@@ -16,7 +16,7 @@ from stnkit.convert.graph_nodes import graph_nodes, node_name, tensor_name
 from stnkit.convert.source import SourceModel, load_source, source_from_keras
 from stnkit.runtime.equivalence.subject import Node, Role, Subject, Tap
 from stnkit.runtime.file_constants import Constant
-from stnkit.runtime.memory import give_back
+from stnkit.runtime.memory import LARGE_BYTES, give_back
 from stnkit.runtime.signature import TensorSpec
 
 # Ops that add products up, and where their weights are.
@@ -56,7 +56,9 @@ class KerasSubject(Subject):
         self._runners: dict[tuple[str, ...], FrozenRunner] = {}
         self._imported: Any = None
         self._pruned: tuple[list[str], Any] = ([], None)
-        give_back()  # freezing leaves several copies of the weights
+        self._nodes: tuple[Node, ...] | None = None
+        self._large = self.graph.graph_def.ByteSize() >= LARGE_BYTES
+        give_back(cycles=self._large)  # freezing leaves several copies of the weights
 
     def run(
         self,
@@ -66,18 +68,28 @@ class KerasSubject(Subject):
         drives: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Run the model; see `Subject.run`."""
-        if not taps and not drives:
+        found = self._run(inputs, taps, dict(drives or {}))
+        if self._large:
+            give_back()  # what one run leaves in pieces the next one does not fill
+        return found
+
+    def _run(
+        self, inputs: Mapping[str, Any], taps: bool, driven: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        if not taps and not driven:
             return self.source.run(inputs)
-        driven = dict(drives or {})
         key = tuple(driven)
         if key not in self._runners:
-            self._runners[key] = self.graph.runner(key)
+            beside = next(iter(self._runners.values()), None)
+            self._runners[key] = self.graph.runner(key, beside=beside)
         outputs, found = self._runners[key].run({**inputs, **driven})
         return {**outputs, **found} if driven else found
 
     def nodes(self) -> tuple[Node, ...]:
         """Return the nodes of the frozen graph that depend on an input."""
-        return graph_nodes(self.graph)
+        if self._nodes is None:
+            self._nodes = graph_nodes(self.graph)
+        return self._nodes
 
     def node_of(self, role: Role, name: str) -> str | None:
         """Return the node of an input, output or tap."""
@@ -115,7 +127,7 @@ class KerasSubject(Subject):
         """Drop the graphs that were made of the model."""
         self._runners.clear()
         self._imported, self._pruned = None, ([], None)
-        give_back()
+        give_back(cycles=self._large)
 
     def constants(self) -> Iterator[Constant]:
         """Yield the float32 constants of the frozen graph, one at a time."""
@@ -127,7 +139,7 @@ class KerasSubject(Subject):
         """Return the lengths of all dot products and sums in the graph, added up."""
         nodes = {node.name: node for node in self.graph.graph_def.node}
         with tf.Graph().as_default() as known:
-            tf.import_graph_def(self.graph.graph_def, name="")
+            tf.import_graph_def(self.graph.skeleton(), name="")
         total = 0.0
         for node in nodes.values():
             if node.op in _WEIGHTED:
@@ -141,27 +153,27 @@ def _fixed(spec: TensorSpec, batch: int | None) -> TensorSpec:
     return spec if batch is None else replace(spec, shape=(batch, *spec.shape[1:]))
 
 
-def _constant(name: str, nodes: Mapping[str, Any]) -> Any:
-    """Return the value of a constant, or None where the node is none."""
+def _constant_shape(name: str, nodes: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the shape of a constant; that of a scalar where the node is none."""
     node = nodes.get(name.split(":")[0].lstrip("^"))
     while node is not None and node.op == "Identity":
         node = nodes.get(node.input[0].split(":")[0])
     if node is None or node.op != "Const":
-        return None
-    return tf.make_ndarray(node.attr["value"].tensor)
+        return ()
+    return tuple(int(dim.size) for dim in node.attr["value"].tensor.tensor_shape.dim)
 
 
 def _products(node: Any, nodes: Mapping[str, Any]) -> int:
-    weights = _constant(node.input[_WEIGHTED[node.op]], nodes)
-    if weights is None or weights.ndim < 2:
+    shape = _constant_shape(node.input[_WEIGHTED[node.op]], nodes)
+    if len(shape) < 2:
         return 0
     if node.op == "DepthwiseConv2dNative":
-        return math.prod(weights.shape[:2])
+        return math.prod(shape[:2])
     if "MatMul" in node.op:
         # Asked for by a name that is not there, protobuf would write it into the graph.
         turned = any(name in node.attr and node.attr[name].b for name in ("transpose_b", "adj_y"))
-        return int(weights.shape[-1 if turned else -2])
-    return math.prod(weights.shape[:-1])
+        return shape[-1 if turned else -2]
+    return math.prod(shape[:-1])
 
 
 def _summed(operation: Any) -> int:

@@ -50,4 +50,5 @@ def candidate_answers(
             found = candidate.run(binding.feed(item.probe.inputs), taps=True, drives=drives)
             outputs[number] = binding.read(found, item.outputs)
             taps[number] = binding.read(found, item.taps)
+    candidate.rest()  # what follows computes in float64, with the weights no longer beside it
     return [Answer(item.probe, outputs[number], taps[number]) for number, item in enumerate(items)]

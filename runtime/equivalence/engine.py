@@ -111,6 +111,8 @@ def compare_subjects(
     started = time.perf_counter()
     if options.layouts.get(0) == "nchw":
         reference = _Transposed(reference)
+    for candidate in candidates:
+        candidate.rest()  # that a backend takes it has been seen
     batch = _batch([reference, *candidates])
     bindings = [
         bind(reference, candidate, options.maps, options.layouts.get(number, "nhwc"))
@@ -336,6 +338,10 @@ class _Transposed(Subject):
     def rounding_length(self) -> float:
         """Return that of the model."""
         return self._inner.rounding_length()
+
+    def rest(self) -> None:
+        """Let the model rest."""
+        self._inner.rest()
 
 
 def _last(shape: tuple[int | str, ...]) -> tuple[int | str, ...]:

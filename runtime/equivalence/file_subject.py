@@ -13,7 +13,7 @@ from stnkit.runtime.equivalence.subject import Node, Role, Subject, Tap
 from stnkit.runtime.errors import BackendError, InputError
 from stnkit.runtime.file_constants import Constant, float_constants
 from stnkit.runtime.file_precision import Grid, grids_of, precision_of
-from stnkit.runtime.memory import give_back
+from stnkit.runtime.memory import LARGE_BYTES, give_back
 from stnkit.runtime.model_file import (
     FileSummary,
     FileTensor,
@@ -148,6 +148,7 @@ class FileSubject(Subject):
             want_taps=True,
             drives=tuple(sorted(driven)),
             threads=self._threads,
+            pool=False,
         )
         try:
             found = runner.run(self._as_stored({**inputs, **driven}))
@@ -214,7 +215,10 @@ class FileSubject(Subject):
                 want_taps=taps,
                 drives=driven,
                 threads=self._threads,
+                pool=False,
             )
+            if len(self._content) >= LARGE_BYTES:
+                give_back()  # opening it took several copies of the weights
         return self._runners[key]
 
 

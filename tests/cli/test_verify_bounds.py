@@ -317,7 +317,8 @@ def test_without_an_option_what_is_available_is_the_limit(verify):
     Path("x.onnx").write_bytes(content)
     result = verify("x.onnx", "x.onnx")
     assert (result.code, result.stdout) == (2, ""), result
-    assert "262,144 MiB (limit " in result.stderr
+    # How much it asked for ONNX Runtime tells of its arena alone, without which it runs here.
+    assert "not enough memory for ConstantOfShape (limit " in result.stderr
     assert result.stderr.count("\n") == 1
     assert result.peak_mib < PEAK_MIB
 
