@@ -12,6 +12,13 @@ artifact_option = click.option(
     help="Artifact of the bundle, by file name or format (tflite, onnx).",
 )
 
+device_option = click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    help="Where to run: cpu, cuda, or cuda:N for the GPU of that number.",
+)
+
 threads_option = click.option(
     "--threads",
     type=click.IntRange(1, 256),

@@ -5,6 +5,7 @@ StnkitError               exit code 2
 ├── InputError            wrong or unreadable input: a file, an image, an array, an option
 │   └── BundleError       a damaged, hostile or incomplete bundle
 ├── BackendMissingError   the package that would run an artifact is not installed
+├── DeviceError           the GPU that was asked for cannot be used, and what it lacks
 ├── BackendError          a backend refused a model or failed while running it
 │   └── OutOfMemoryError  a model asks for more memory than there is
 ├── ExportError           an op that cannot be exported
@@ -26,6 +27,7 @@ __all__ = [
     "BackendError",
     "BackendMissingError",
     "BundleError",
+    "DeviceError",
     "ExportError",
     "InputError",
     "MismatchError",
@@ -97,6 +99,32 @@ class BackendMissingError(StnkitError):
 
     def __reduce__(self) -> tuple[type[BackendMissingError], tuple[str, str, str | None]]:
         return type(self), (self.backend, self.package, self.extra)
+
+
+class DeviceError(StnkitError):
+    """The device that was asked for cannot be used.
+
+    Args:
+        device: the device, e.g. `"cuda:0"`.
+        problems: sentences without a full stop, each with what is missing and what to do; at
+            least one.
+        missing: what is missing, in the same order: `"package"`, `"driver"`, `"gpu"`,
+            `"libraries"` or `"provider"`.
+
+    Attributes:
+        device: as given.
+        problems: as given, as a tuple.
+        missing: as given, as a tuple.
+    """
+
+    def __init__(self, device: str, problems: Sequence[str], missing: Sequence[str]) -> None:
+        self.device = device
+        self.problems = tuple(problems)
+        self.missing = tuple(missing)
+        super().__init__(f"device {device} cannot be used: {'; '.join(self.problems)}")
+
+    def __reduce__(self) -> tuple[type[DeviceError], tuple[str, tuple[str, ...], tuple[str, ...]]]:
+        return type(self), (self.device, self.problems, self.missing)
 
 
 class BackendError(StnkitError):

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from stnkit.runtime.array_check import check_inputs
-from stnkit.runtime.backends import available, backend_for, open_runner
-from stnkit.runtime.backends.registry import BACKENDS, BackendInfo, Runner
+from stnkit.runtime.array_check import InputCheck, OutCheck, ResultCheck, Spec
+from stnkit.runtime.backends.cuda_options import cuda_options
+from stnkit.runtime.backends.parallel import ParallelRunner
+from stnkit.runtime.backends.registry import CudaSettings, Runner, open_runner
+from stnkit.runtime.buckets import DEFAULT_BUCKETS, Buckets, bucket_problem, checked_buckets
 from stnkit.runtime.bundle import Bundle, open_bundle
-from stnkit.runtime.errors import BackendError, BackendMissingError, InputError, StnkitError
+from stnkit.runtime.choice import Choice, choose, on_cpu
+from stnkit.runtime.errors import BackendError, DeviceError, InputError, StnkitError
+from stnkit.runtime.explanation import Explanation
 from stnkit.runtime.images import Images, Prediction, predict, warp
 from stnkit.runtime.manifest import Manifest
 from stnkit.runtime.manifest_records import Artifact
-from stnkit.runtime.signature import Signature, TapSpec, TensorSpec, shape_problem
+from stnkit.runtime.purposes import RunSettings, settings_for
+from stnkit.runtime.signature import BATCH, Signature
+from stnkit.runtime.warm_up import open_sizes, zero_inputs
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -27,74 +34,102 @@ __all__ = ["Session", "load"]
 def load(
     bundle: str | os.PathLike[str] | Bundle,
     *,
+    device: str = "auto",
     backend: str = "auto",
     artifact: str | None = None,
     threads: int | None = None,
+    purpose: str = "shared",
+    batch_buckets: Sequence[int] | None = None,
+    provider_options: Mapping[str, bool | int | str] | None = None,
 ) -> Session:
     """Load an artifact of a bundle.
 
+    `Session.explain` says what was taken and why.
+
     Args:
         bundle: the bundle's folder, or a bundle that is open already.
+        device: `"cpu"`, `"cuda"` or `"cuda:N"`; `"auto"` is the first GPU where one can be used,
+            else the CPU.
         backend: `"litert"`, `"onnxruntime"`, or `"auto"`: the one that runs the artifact.
         artifact: file name or format of the artifact; None takes the first one, in the
-            manifest's order, whose backend is installed.
-        threads: number of threads that share one run; None leaves it to the backend.
+            manifest's order, that the device can run; on the CPU the fastest one where the
+            manifest has times of this machine.
+        threads: number of threads that share one run; None leaves it to the purpose.
+        purpose: `"shared"`, a machine with other work; `"latency"`, one request at a time;
+            `"throughput"`, many at once.
+        batch_buckets: sizes that batches are filled up to; None is 1, 2, 4, 8, 16 and 32 on a GPU,
+            and no filling on the CPU.
+        provider_options: options of ONNX Runtime's CUDA provider; see
+            `stnkit.runtime.backends.cuda_options`.
 
     Returns:
         The session.
 
     Raises:
-        InputError: no such bundle, artifact or backend.
+        InputError: no such bundle, artifact, backend, device, purpose or option.
         BundleError: a damaged bundle.
         BackendMissingError: the backend is not installed.
         BackendError: the backend refuses the artifact.
+        DeviceError: the GPU that was asked for cannot be used.
     """
+    settings = settings_for(purpose, threads)
+    options = None if provider_options is None else cuda_options(provider_options)
+    sizes = None if batch_buckets is None else checked_buckets(batch_buckets)
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
-    record, info = _choose(opened, backend, artifact)
-    return Session(opened, record, info.name, threads=threads)
-
-
-def _choose(bundle: Bundle, backend: str, artifact: str | None) -> tuple[Artifact, BackendInfo]:
-    if backend != "auto" and backend not in BACKENDS:
-        known = ", ".join(["auto", *sorted(BACKENDS)])
-        raise InputError(f'there is no backend "{backend}": expected one of {known}')
-    candidates = (
-        list(bundle.manifest.artifacts) if artifact is None else [bundle.artifact(artifact)]
-    )
-    pairs = [(record, backend_for(record.format)) for record in candidates]
-    fitting = [pair for pair in pairs if backend in ("auto", pair[1].name)]
-    if not fitting:
-        formats = " or ".join(BACKENDS[backend].formats)
-        files = ", ".join(record.file for record in candidates)
-        raise InputError(
-            f"the {backend} backend runs {formats}: expected such a file, have {files}"
-        )
-    for record, info in fitting:
-        if available(info.name):
-            return record, info
-    info = fitting[0][1]
-    raise BackendMissingError(info.name, info.package, info.extra)
+    choice = choose(opened, device, backend, artifact)
+    if provider_options and choice.device.kind == "cpu" and choice.asked:
+        raise InputError("provider_options are for a GPU: leave them out with device cpu")
+    try:
+        return Session(opened, choice, settings, sizes, options)
+    except (BackendError, DeviceError) as exc:
+        if choice.device.kind == "cpu" or choice.asked:
+            raise
+        reason = f"the GPU was tried and failed: {exc}"
+        choice = on_cpu(opened, backend, artifact, reason)
+        return Session(opened, choice, settings, sizes, options)
 
 
 class Session:
-    """One artifact, ready to run; several threads may use it at once.
+    """One artifact, ready to run; several threads may use it at once. `load` makes one.
 
     Args:
         bundle: the opened bundle.
-        artifact: the artifact's record.
-        backend: name of the backend that runs it.
-        threads: number of threads that share one run; None leaves it to the backend.
+        choice: device, artifact and backend.
+        settings: how the processor is used.
+        batch_buckets: sizes that batches are filled up to; None for those of the device.
+        cuda: options of the CUDA provider, checked; None for the defaults.
     """
 
     def __init__(
-        self, bundle: Bundle, artifact: Artifact, backend: str, *, threads: int | None = None
+        self,
+        bundle: Bundle,
+        choice: Choice,
+        settings: RunSettings,
+        batch_buckets: tuple[int, ...] | None = None,
+        cuda: Mapping[str, str] | None = None,
     ) -> None:
         self._bundle = bundle
-        self._artifact = artifact
-        self._backend = backend
-        self._threads = threads
+        self._choice = choice
+        self._artifact = choice.artifact
+        self._settings = settings
+        self._notes: list[str] = []
+        self._buckets = self._fill_up(batch_buckets)
+        self._cuda: CudaSettings | None = None
+        if choice.device.kind == "cuda":
+            where = (choice.device.index, cuda_options(None) if cuda is None else cuda)
+            buckets = self._buckets
+            self._cuda = buckets.cuda_settings(*where) if buckets else CudaSettings(*where)
+        elif cuda is not None:
+            self._notes.append("provider_options were not used: they are for a GPU")
         self._lock = threading.Lock()
         self._closed = False
+        outputs: tuple[Spec, ...] = bundle.manifest.signature.outputs
+        by_taps = {False: outputs, True: (*outputs, *bundle.manifest.taps)}
+        self._check_inputs = InputCheck(self.signature, self._artifact.batch)
+        self._check_out = {taps: OutCheck(self.signature, it) for taps, it in by_taps.items()}
+        self._check_result = {
+            taps: ResultCheck(self._artifact.file, it) for taps, it in by_taps.items()
+        }
         self._tapped: Runner | None = None
         self._runner = self._open(taps=False)
 
@@ -114,46 +149,118 @@ class Session:
         return self._artifact
 
     @property
+    def device(self) -> str:
+        """Where it runs: `"cpu"` or `"cuda:N"`."""
+        return self._choice.device.name
+
+    @property
     def backend(self) -> str:
         """Name of the backend that runs it."""
-        return self._backend
+        return self._choice.backend.name
 
     @property
     def backend_version(self) -> str:
         """Version of that backend's package."""
         return self._runner.version
 
+    @property
+    def batch_buckets(self) -> tuple[int, ...]:
+        """Sizes that batches are filled up to; empty where they run as they come."""
+        return self._buckets.sizes if self._buckets else ()
+
     def run(
-        self, inputs: Mapping[str, npt.NDArray[Any]], *, taps: bool = False
+        self,
+        inputs: Mapping[str, npt.NDArray[Any]],
+        *,
+        taps: bool = False,
+        out: Mapping[str, npt.NDArray[Any]] | None = None,
     ) -> dict[str, npt.NDArray[Any]]:
         """Run the model.
+
+        Contiguous inputs are not copied for ONNX Runtime on the CPU, and neither are its outputs.
 
         Args:
             inputs: signature name -> array, every input, of exactly the dtype of the signature.
             taps: whether theta and the warped image of every transformer come out too.
+            out: output name -> array that it is written to, for any of the outputs (and taps): of
+                the dtype and shape of the output, C-contiguous, writeable, sharing memory neither
+                with an input nor with another. Its content is undefined after an error.
 
         Returns:
             Signature name -> array, and tap name -> array with `taps`; they belong to the caller.
+            Those of `out` are those that were given.
 
         Raises:
-            InputError: a missing or unknown name, another dtype, rank or size.
+            InputError: a missing or unknown name, another dtype, rank or size, or an array of `out`
+                that cannot be written to.
             BackendError: the backend failed, or did not give what the manifest declares.
             StnkitError: the session is closed.
         """
         runner = self._tapped_runner() if taps else self._open_runner()
-        result = runner.run(check_inputs(self.signature, self._artifact.batch, inputs))
-        specs: list[TensorSpec | TapSpec] = [*self.signature.outputs]
-        if taps:
-            specs += self.manifest.taps
-        for spec in specs:
-            value = result[spec.name]
-            expected = shape_problem(spec.shape, value.shape)
-            if value.dtype != spec.dtype or expected is not None:
-                raise BackendError(
-                    f'{self._artifact.file} gave "{spec.name}" as {value.dtype} '
-                    f"{list(value.shape)}: expected {spec.dtype} {expected or list(spec.shape)}"
-                )
+        checked = self._check_inputs(inputs)
+        if out is not None:
+            self._check_out[taps](checked, out)
+        if self._buckets is None:
+            result = runner.run(checked, out)
+        else:
+            result = self._buckets.run(runner, checked, out)
+        self._check_result[taps](result)
         return result
+
+    def warmup(self, batches: Sequence[int] | None = None) -> dict[int, float]:
+        """Run once on zeros at every batch size, so that no caller waits for what is done once.
+
+        Dimensions that are open besides the batch have the sizes of the first stored probe.
+
+        Args:
+            batches: batch sizes, each >= 1; None takes the batch buckets, without any the size that
+                the artifact was converted for, else 1.
+
+        Returns:
+            Batch size -> time of that run in ms.
+
+        Raises:
+            InputError: a batch size that the artifact cannot take, or no more than one where
+                nothing counts items.
+            BackendError: the backend failed.
+            StnkitError: the session is closed.
+        """
+        shapes = [spec.shape for spec in self.signature.inputs]
+        fixed = self._artifact.batch
+        if batches is None:
+            batches = self.batch_buckets or ((1,) if fixed == "dynamic" else (fixed,))
+        named = {dim for shape in shapes for dim in shape if isinstance(dim, str)} - {BATCH}
+        sizes = open_sizes(self.signature, self._bundle.golden()) if named else {}
+        times = {}
+        for batch in batches:
+            inputs = zero_inputs(self.signature, batch, sizes)
+            start = time.perf_counter()
+            self.run(inputs)
+            times[batch] = (time.perf_counter() - start) * 1000
+        return times
+
+    def explain(self) -> Explanation:
+        """Return what runs on what, why, and what was not taken; `str` of it is a few lines."""
+        facts, settings = self._runner.facts, self._settings
+        on_gpu = self._cuda is not None
+        litert = self.backend == "litert"
+        return Explanation(
+            bundle=self.manifest.name,
+            device=self.device,
+            device_reason=self._choice.device_reason,
+            artifact=self._artifact.file,
+            artifact_reason=self._choice.artifact_reason,
+            rejected=self._choice.rejected,
+            backend=self.backend,
+            backend_version=self.backend_version,
+            purpose=settings.purpose,
+            threads=settings.threads,
+            spinning=settings.spinning and not on_gpu and not litert,
+            parallel_runs=1 if facts.cuda_graph else settings.instances if litert else None,
+            batch_buckets=self.batch_buckets,
+            cuda_graph=facts.cuda_graph,
+            notes=(*self._notes, *facts.notes),
+        )
 
     def predict(self, images: Images, *, batch_size: int = 32) -> list[Prediction]:
         """Classify images with the bundle's own preprocessing and labels.
@@ -216,11 +323,39 @@ class Session:
     ) -> None:
         self.close()
 
+    def _fill_up(self, sizes: tuple[int, ...] | None) -> Buckets | None:
+        """Return the buckets that were asked for, or those of the device where they are possible.
+
+        Raises:
+            InputError: some were asked for, and batches of this model cannot be filled up.
+        """
+        on_gpu = self._choice.device.kind == "cuda"
+        if sizes is None and not on_gpu:
+            return None
+        problem = bucket_problem(self.signature, self.manifest.taps, self._artifact.batch)
+        if problem is None:
+            return Buckets(self.signature, sizes or DEFAULT_BUCKETS)
+        if sizes is not None:
+            raise InputError(f"batch_buckets cannot be used: {problem}")
+        self._notes.append(f"no batch buckets: {problem}")
+        return None
+
     def _open(self, *, taps: bool) -> Runner:
-        model = self._bundle.read(self._artifact.file)
-        return open_runner(
-            self._backend, model, self._artifact, want_taps=taps, threads=self._threads
-        )
+        def open_one() -> Runner:
+            return open_runner(
+                self.backend,
+                self._bundle.read(self._artifact.file),
+                self._artifact,
+                want_taps=taps,
+                threads=self._settings.threads,
+                spinning=self._settings.spinning,
+                cuda=self._cuda,
+            )
+
+        first = open_one()
+        if self.backend != "litert" or self._settings.instances == 1:
+            return first
+        return ParallelRunner(first, open_one, self._settings.instances)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -13,10 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from stnkit.runtime.array_check import case_fits, check_inputs
-from stnkit.runtime.backends import available, backend_for, open_runner
+from stnkit.runtime.backends import CudaSettings, backend_for, open_runner
+from stnkit.runtime.backends.cuda_options import cuda_options
+from stnkit.runtime.buckets import DEFAULT_BUCKETS, Buckets, bucket_problem
 from stnkit.runtime.bundle import Bundle, open_bundle
+from stnkit.runtime.choice import problem_on
 from stnkit.runtime.compare import Comparison, Kind, all_passed, compare, worst_of
-from stnkit.runtime.errors import BackendMissingError, InputError, MismatchError
+from stnkit.runtime.devices import named_device
+from stnkit.runtime.errors import InputError, MismatchError
 from stnkit.runtime.golden import GoldenCase
 from stnkit.runtime.manifest_records import Artifact, MeasuredErrors
 from stnkit.runtime.signature import ContractLike
@@ -42,6 +46,7 @@ class ArtifactReport:
         seconds: how long it took.
         skipped_cases: probes that an artifact for one batch size cannot take.
         not_run: why it did not run; None when it did.
+        device: where it ran, or would have: `"cpu"` or `"cuda:N"`.
 
     Raises:
         ValueError: it ran and compared nothing, or did not run and compared something.
@@ -54,6 +59,7 @@ class ArtifactReport:
     seconds: float
     skipped_cases: tuple[str, ...] = ()
     not_run: str | None = None
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if (self.not_run is None) != bool(self.comparisons):
@@ -116,6 +122,7 @@ class ArtifactReport:
             "file": self.file,
             "backend": self.backend,
             "backend_version": self.backend_version,
+            "device": self.device,
             "passed": self.passed,
             "not_run": self.not_run,
             "seconds": round(self.seconds, 6),
@@ -168,6 +175,7 @@ def check_artifact(
     manifest_like: ContractLike,
     cases: Sequence[GoldenCase],
     threads: int | None = None,
+    cuda: int | None = None,
 ) -> ArtifactReport:
     """Run an artifact on every probe and compare it with the source's answers.
 
@@ -177,6 +185,7 @@ def check_artifact(
         manifest_like: signature, taps and tolerances: a `Manifest` or a `Contract`.
         cases: probes with the source's answers; an artifact for one batch size skips the others.
         threads: number of threads that share one run; None leaves it to the backend.
+        cuda: number of the GPU that it runs on, as a `Session` runs it; None for the CPU.
 
     Returns:
         The report; a mismatch is in it, not raised (see `raise_on_mismatch`).
@@ -185,6 +194,7 @@ def check_artifact(
         InputError: no probe that the artifact can take, or a probe that does not fit the signature.
         BackendMissingError: the backend is not installed.
         BackendError: the backend refuses the artifact or fails.
+        DeviceError: the GPU cannot be used.
     """
     start = time.perf_counter()
     backend = backend_for(artifact.format).name
@@ -204,12 +214,26 @@ def check_artifact(
         )
     comparisons: list[Comparison] = []
     version = ""
+    buckets, settings = None, None
+    if cuda is not None:
+        # What is proven is what runs: batches are filled up, and graphs replayed.
+        if bucket_problem(signature, manifest_like.taps, batch) is None:
+            buckets = Buckets(signature, DEFAULT_BUCKETS)
+        where = (cuda, cuda_options(None))
+        settings = buckets.cuda_settings(*where) if buckets else CudaSettings(*where)
     for want_taps in (False, True) if manifest_like.taps else (False,):
-        runner = open_runner(backend, model, artifact, want_taps=want_taps, threads=threads)
+        runner = open_runner(
+            *(backend, model, artifact),
+            want_taps=want_taps,
+            threads=threads,
+            pool=False,
+            cuda=settings,
+        )
         try:
             version = runner.version
             for case in runnable:
-                result = runner.run(check_inputs(signature, batch, case.inputs))
+                inputs = check_inputs(signature, batch, case.inputs)
+                result = buckets.run(runner, inputs) if buckets else runner.run(inputs)
                 wanted: list[tuple[str, Kind]]
                 if want_taps:
                     wanted = [(tap.name, tap.kind) for tap in manifest_like.taps]
@@ -241,6 +265,7 @@ def check_artifact(
         comparisons=tuple(comparisons),
         seconds=time.perf_counter() - start,
         skipped_cases=tuple(skipped),
+        device="cpu" if cuda is None else f"cuda:{cuda}",
     )
 
 
@@ -249,6 +274,7 @@ def verify(
     artifact: str | None = None,
     threads: int | None = None,
     on_artifact: Callable[[str], None] | None = None,
+    device: str = "cpu",
 ) -> VerificationReport:
     """Repeat a bundle's proof from its golden file.
 
@@ -257,23 +283,24 @@ def verify(
         artifact: file name or format of the only artifact to check; None checks all.
         threads: number of threads that share one run; None leaves it to the backend.
         on_artifact: called with the file name before each artifact, to show progress.
+        device: `"cpu"`, `"cuda"` or `"cuda:N"`.
 
     Returns:
-        One report an artifact. One whose backend is not installed is reported as not run.
+        One report an artifact. One whose backend is not installed, or does not run on the device,
+        is reported as not run.
 
     Raises:
-        InputError: no such bundle or artifact.
+        InputError: no such bundle, artifact or device, or no artifact that runs on it.
         BundleError: a damaged bundle.
         BackendMissingError: no artifact's backend is installed.
         BackendError: a backend refuses an artifact or fails.
+        DeviceError: the GPU cannot be used.
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     chosen = opened.manifest.artifacts if artifact is None else (opened.artifact(artifact),)
+    where = named_device(device)
     infos = [backend_for(record.format) for record in chosen]
-    missing = [
-        None if available(info.name) else BackendMissingError(info.name, info.package, info.extra)
-        for info in infos
-    ]
+    missing = [problem_on(where, info) for info in infos]
     if missing[0] is not None and all(missing):
         raise missing[0]
     cases = opened.golden()
@@ -283,11 +310,16 @@ def verify(
             on_artifact(record.file)
         if problem is not None:
             reports.append(
-                ArtifactReport(record.file, info.name, None, (), 0.0, not_run=str(problem))
+                ArtifactReport(
+                    *(record.file, info.name, None, (), 0.0),
+                    not_run=str(problem),
+                    device=where.name,
+                )
             )
             continue
         model = opened.read(record.file)
-        reports.append(check_artifact(model, record, opened.manifest, cases, threads))
+        cuda = where.index if where.kind == "cuda" else None
+        reports.append(check_artifact(model, record, opened.manifest, cases, threads, cuda))
     return VerificationReport(opened.manifest.name, tuple(reports))
 
 

@@ -21,6 +21,13 @@ from stnkit.cli.options import artifact_option, json_option, threads_option
 @artifact_option
 @threads_option
 @click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="Where to run: cpu, cuda, cuda:N; auto takes a GPU that can be used.",
+)
+@click.option("--explain", is_flag=True, help="Say what was taken to run it, and why.")
+@click.option(
     "--save-warp",
     type=click.Path(path_type=Path),
     metavar="DIR",
@@ -32,6 +39,8 @@ def command(
     images: tuple[Path, ...],
     artifact: str | None,
     threads: int | None,
+    device: str,
+    explain: bool,
     save_warp: Path | None,
     as_json: bool,
 ) -> None:
@@ -44,14 +53,23 @@ def command(
     from stnkit.cli.warps import write_warps
     from stnkit.runtime import load
 
-    with native_stderr_hidden(), load(bundle, artifact=artifact, threads=threads) as session:
+    with (
+        native_stderr_hidden(),
+        load(bundle, artifact=artifact, threads=threads, device=device) as session,
+    ):
         predictions = session.predict(images)
         written = write_warps(session, images, save_warp) if save_warp else ()
-        chosen = session.artifact.file
+        chosen, explanation = session.artifact.file, session.explain()
         probabilities = bool(
             session.manifest.classes and session.manifest.classes.scores == "probabilities"
         )
     if as_json:
-        click.echo(json.dumps(predictions_json(chosen, images, predictions, written)))
+        found = predictions_json(chosen, images, predictions, written)
+        if explain:
+            found["explanation"] = explanation.to_json()
+        click.echo(json.dumps(found))
     else:
-        print_predictions(chosen, images, predictions, written, probabilities)
+        on_gpu = "" if session.device == "cpu" else f" on {session.device}"
+        print_predictions(chosen + on_gpu, images, predictions, written, probabilities)
+        if explain:
+            click.echo(str(explanation), err=True)

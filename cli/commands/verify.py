@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stnkit.cli.limits import OWN_PROCESS, SECONDS, bounded, outlive_crashes
+from stnkit.cli.limits import OWN_PROCESS, SECONDS, bounded, free_early, outlive_crashes
 from stnkit.cli.native_output import native_stderr_hidden
-from stnkit.cli.options import artifact_option, json_option, threads_option
+from stnkit.cli.options import artifact_option, device_option, json_option, threads_option
 
 if TYPE_CHECKING:
     from stnkit.runtime.equivalence.results import EquivalenceReport
@@ -75,6 +75,7 @@ _MODEL_SUFFIXES = (".tflite", ".onnx", ".keras", ".h5", ".hdf5")
 )
 @click.option("--bisect", is_flag=True, help="Find the first layer where a model leaves the first.")
 @threads_option
+@device_option
 @click.option("--html", type=_PATH, metavar="FILE", help="Write a report for people.")
 @click.option("--junit", type=_PATH, metavar="FILE", help="Write a report for a CI server.")
 @click.option(
@@ -116,6 +117,7 @@ def command(models: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """
     if click.get_current_context().obj is OWN_PROCESS:
         outlive_crashes()
+        free_early()
     reports = given["html"] or given["junit"] or given["annotations"]
     if len(models) == 1 and not reports:
         _stored_proof(Path(models[0]), given, as_json)
@@ -149,7 +151,12 @@ def _stored_proof(bundle: Path, given: dict[str, Any], as_json: bool) -> None:
         raise InputError(f"{bundle}: is a single model: name the model to compare it with as well")
     with native_stderr_hidden(), _limited(given):
         opened = open_bundle(bundle)
-        report = verify(opened, artifact=given["artifact"], threads=given["threads"])
+        report = verify(
+            opened,
+            artifact=given["artifact"],
+            threads=given["threads"],
+            device=given["device"],
+        )
     if as_json:
         click.echo(json.dumps(report.to_json()))
     else:
@@ -166,6 +173,10 @@ def _compare(models: tuple[str, ...], given: dict[str, Any]) -> EquivalenceRepor
     from stnkit.runtime.equivalence.stored import compare_bundle
     from stnkit.runtime.errors import InputError
 
+    if given["device"] != "cpu":
+        raise InputError(
+            "--device is for the stored proof of a single bundle, without a report: leave it out"
+        )
     options = CompareOptions(
         maps=name_pairs(given["maps"]),
         layouts=layouts_by_number(given["layouts"], len(models)),

@@ -3,7 +3,9 @@
 from stnkit.runtime.backends.registry import (
     BACKENDS,
     BackendInfo,
+    CudaSettings,
     Runner,
+    RunnerFacts,
     TensorNames,
     available,
     backend_for,
@@ -13,7 +15,9 @@ from stnkit.runtime.backends.registry import (
 __all__ = [
     "BACKENDS",
     "BackendInfo",
+    "CudaSettings",
     "Runner",
+    "RunnerFacts",
     "TensorNames",
     "available",
     "backend_for",

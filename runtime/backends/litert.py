@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import ai_edge_litert
@@ -12,8 +12,8 @@ import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter
 
 from stnkit.runtime.backends.failure import failure
-from stnkit.runtime.backends.registry import TensorNames
-from stnkit.runtime.errors import BackendError
+from stnkit.runtime.backends.registry import CudaSettings, RunnerFacts, TensorNames
+from stnkit.runtime.errors import BackendError, InputError
 from stnkit.runtime.json_reader import join_names
 from stnkit.runtime.tflite_drive import with_driven_tensors
 from stnkit.runtime.tflite_file import with_extra_outputs
@@ -28,6 +28,9 @@ def open_runner(
     want_taps: bool,
     drives: Collection[str] = (),
     threads: int | None,
+    pool: bool = True,
+    spinning: bool = False,
+    cuda: CudaSettings | None = None,
 ) -> LiteRTRunner:
     """Open a TFLite file; see `stnkit.runtime.backends.open_runner`.
 
@@ -37,11 +40,16 @@ def open_runner(
         want_taps: whether the taps come out too.
         drives: taps that are given and not computed.
         threads: number of threads that share one run; None leaves it to LiteRT.
+        pool: makes no difference: an interpreter plans its memory once for each shape of inputs.
+        spinning: makes no difference: LiteRT decides that itself.
+        cuda: has to be None.
 
     Raises:
         BackendError: LiteRT refuses the model, or it has no tensor of a given name.
-        InputError: a damaged file, or a tap that is not in it.
+        InputError: a damaged file, a tap that is not in it, or a GPU.
     """
+    if cuda is not None:
+        raise InputError("LiteRT runs on the CPU alone: use an ONNX file on a GPU")
     inputs, outputs = dict(names.inputs), dict(names.outputs)
     if drives:
         model = with_driven_tensors(model, [names.taps[tap] for tap in drives])
@@ -63,6 +71,8 @@ class LiteRTRunner:
             order of a TFLite file's outputs is not the signature's.
         threads: number of threads that share one run; None leaves it to LiteRT.
     """
+
+    facts = RunnerFacts()
 
     def __init__(
         self,
@@ -99,11 +109,16 @@ class LiteRTRunner:
         """Version of ai-edge-litert."""
         return str(ai_edge_litert.__version__)
 
-    def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    def run(
+        self,
+        inputs: Mapping[str, npt.NDArray[Any]],
+        out: Mapping[str, npt.NDArray[Any]] | None = None,
+    ) -> dict[str, npt.NDArray[Any]]:
         """Run the model; see `stnkit.runtime.backends.Runner`.
 
         Args:
             inputs: signature name -> array.
+            out: name -> array that it is written to.
 
         Raises:
             BackendError: LiteRT failed, or the runner is closed.
@@ -130,9 +145,18 @@ class LiteRTRunner:
                     interpreter.set_tensor(index, np.asarray(inputs[name], order="C"))
                 interpreter.invoke()
                 # get_tensor copies; a view would change under the caller with the next run.
+                if out is None:
+                    return {
+                        name: interpreter.get_tensor(index) for name, index in self._outputs.items()
+                    }
                 return {
-                    name: interpreter.get_tensor(index) for name, index in self._outputs.items()
+                    name: _copied(interpreter.tensor(index), name, out[name])
+                    if name in out
+                    else interpreter.get_tensor(index)
+                    for name, index in self._outputs.items()
                 }
+            except BackendError:
+                raise
             except Exception as exc:  # the boundary, as above
                 raise failure("LiteRT failed to run the model", exc) from exc
 
@@ -140,6 +164,24 @@ class LiteRTRunner:
         """Give the interpreter's memory back, once a run in progress has ended."""
         with self._lock:
             self._interpreter = None
+
+
+def _copied(
+    tensor: Callable[[], npt.NDArray[Any]], name: str, target: npt.NDArray[Any]
+) -> npt.NDArray[Any]:
+    """Copy a tensor once, into an array that is there already.
+
+    The view is gone when this returns: while one lives, an interpreter refuses to run.
+    """
+    view = tensor()
+    # copyto would repeat a smaller tensor, and cast.
+    if view.shape != target.shape or view.dtype != target.dtype:
+        raise BackendError(
+            f'"{name}" came as {view.dtype} {list(view.shape)}: the array to write it to is '
+            f"{target.dtype} {list(target.shape)}"
+        )
+    np.copyto(target, view)
+    return target
 
 
 def _bind(names: Mapping[str, str], details: list[dict[str, Any]], what: str) -> dict[str, int]:

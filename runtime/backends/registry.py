@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 __all__ = [
     "BACKENDS",
     "BackendInfo",
+    "CudaSettings",
     "Runner",
+    "RunnerFacts",
     "TensorNames",
     "available",
     "backend_for",
@@ -40,6 +42,36 @@ class TensorNames(Protocol):
         """Tap name -> tensor name in the file."""
 
 
+@dataclass(frozen=True)
+class RunnerFacts:
+    """What a runner has to say of how it runs.
+
+    Attributes:
+        cuda_graph: whether runs replay a CUDA graph.
+        notes: sentences for a person.
+    """
+
+    cuda_graph: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CudaSettings:
+    """How a model runs on a GPU.
+
+    Attributes:
+        index: number of the GPU.
+        options: options of the CUDA provider, as `stnkit.runtime.backends.cuda_options` gives them.
+        buckets: batch sizes that runs have, sorted; empty where they have any.
+        rows_of: name of an input that has a row an item; None without buckets.
+    """
+
+    index: int
+    options: Mapping[str, str]
+    buckets: tuple[int, ...] = ()
+    rows_of: str | None = None
+
+
 class Runner(Protocol):
     """One opened model file. `run` may be called from several threads at once."""
 
@@ -47,15 +79,25 @@ class Runner(Protocol):
     def version(self) -> str:
         """Version of the backend's package."""
 
-    def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    @property
+    def facts(self) -> RunnerFacts:
+        """How it runs."""
+
+    def run(
+        self,
+        inputs: Mapping[str, npt.NDArray[Any]],
+        out: Mapping[str, npt.NDArray[Any]] | None = None,
+    ) -> dict[str, npt.NDArray[Any]]:
         """Run the model.
 
         Args:
             inputs: signature name -> array, every input, of the dtype and shape that it takes.
+            out: output or tap name -> array that it is written to, for any of them: of its dtype
+                and shape, C-contiguous, writeable, and without a byte of an input or of another.
 
         Returns:
             Signature name -> array, every output; with taps also tap name -> array. The arrays
-            belong to the caller.
+            belong to the caller; those of `out` are those that were given.
 
         Raises:
             BackendError: the backend failed.
@@ -157,6 +199,9 @@ def open_runner(
     want_taps: bool = False,
     drives: Collection[str] = (),
     threads: int | None = None,
+    pool: bool = True,
+    spinning: bool = False,
+    cuda: CudaSettings | None = None,
 ) -> Runner:
     """Open a model file with a backend.
 
@@ -168,6 +213,12 @@ def open_runner(
             the same kernels run as without.
         drives: names of taps that are given with the inputs and not computed; they do not come out.
         threads: number of threads that share one run, >= 1; None leaves it to the backend.
+        pool: whether what a run has freed is kept for the next one, where the backend can do
+            without. It is faster where one model runs for long; it takes more memory, and of what
+            the largest batch took nothing is given back before the runner and all arrays that came
+            out of it are gone. The same kernels run either way.
+        spinning: whether idle threads wait busily for the next run (ONNX Runtime alone).
+        cuda: the GPU that runs it (ONNX Runtime alone); None for the CPU.
 
     Returns:
         The runner.
@@ -175,6 +226,7 @@ def open_runner(
     Raises:
         BackendMissingError: the backend's package is not installed.
         BackendError: the backend refuses the model.
+        DeviceError: the GPU cannot be used.
         InputError: a damaged file, a tap that is not in it, or a thread count below 1.
     """
     info = _info(backend)
@@ -184,7 +236,16 @@ def open_runner(
         raise BackendMissingError(info.name, info.package, info.extra)
     try:
         module = importlib.import_module(info.module)
-        return module.open_runner(model, names, want_taps=want_taps, drives=drives, threads=threads)
+        return module.open_runner(
+            model,
+            names,
+            want_taps=want_taps,
+            drives=drives,
+            threads=threads,
+            pool=pool,
+            spinning=spinning,
+            cuda=cuda,
+        )
     except ImportError as exc:
         raise BackendError(
             f"{info.package} is installed but cannot be imported ({one_line(exc)}): reinstall it"

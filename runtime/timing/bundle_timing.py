@@ -9,9 +9,11 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
-from stnkit.runtime.backends import BackendInfo, available, backend_for
+from stnkit.runtime.backends import BackendInfo, backend_for
 from stnkit.runtime.bundle import Bundle, open_bundle
-from stnkit.runtime.errors import BackendMissingError, InputError, one_line
+from stnkit.runtime.choice import problem_on
+from stnkit.runtime.devices import Device, named_device
+from stnkit.runtime.errors import InputError, StnkitError
 from stnkit.runtime.golden import GoldenCase
 from stnkit.runtime.manifest_records import Artifact
 from stnkit.runtime.session import Session, load
@@ -37,7 +39,8 @@ class _Record:
     artifact: Artifact
     info: BackendInfo
     batches: tuple[int, ...]
-    problem: BackendMissingError | None
+    device: Device
+    problem: StnkitError | None
     version: str | None = None
     load_ms: list[float] = field(default_factory=list)
     timings: list[BatchTiming] = field(default_factory=list)
@@ -64,13 +67,14 @@ def time_bundle(
         threads: number of threads that share one run, >= 1; None leaves it to each backend.
         batches: batch sizes, >= 1 each; none for 1 and 8, and for an artifact of one batch size
             that one.
-        device: `"cpu"`, which is all that there is.
+        device: `"cpu"`, `"cuda"` or `"cuda:N"`.
         rounds: turns of each artifact and batch size, >= 1; None for 20, and fewer, at least 5,
             where a run takes long.
         on_batch: called with batch size and file names before these are timed, to show progress.
 
     Returns:
-        Times of every artifact; one whose backend is not installed is in it as not run.
+        Times of every artifact; one whose backend is not installed, or does not run on the device,
+        is in it as not run.
 
     Raises:
         InputError: no such bundle, artifact or device, a batch size that an artifact cannot take,
@@ -78,15 +82,16 @@ def time_bundle(
         BundleError: a damaged bundle.
         BackendMissingError: no artifact's backend is installed.
         BackendError: a backend refuses an artifact or fails.
+        DeviceError: the GPU cannot be used.
     """
-    _check_device(device)
     for name, numbers in (("threads", [threads]), ("rounds", [rounds]), ("batch", batches)):
         for number in numbers:
             if number is not None and number < 1:
                 raise InputError(f"{name} is {number}: expected at least 1")
+    where = named_device(device)
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     chosen = opened.manifest.artifacts if artifact is None else (opened.artifact(artifact),)
-    records = [_record(opened.manifest.signature, item, batches) for item in chosen]
+    records = [_record(opened.manifest.signature, item, batches, where) for item in chosen]
     runnable = [record for record in records if record.problem is None]
     if not runnable:
         assert records[0].problem is not None
@@ -100,7 +105,7 @@ def time_bundle(
         _time_group(opened, group, cases, batch, threads, rounds)
     return TimingReport(
         bundle=opened.manifest.name,
-        device=device,
+        device=where.name,
         threads=threads,
         machine=machine,
         artifacts=tuple(_result(record) for record in records),
@@ -124,22 +129,15 @@ def usual_batches(signature: Signature, artifact: Artifact) -> tuple[int, ...]:
     return DEFAULT_BATCHES
 
 
-def _check_device(device: str) -> None:
-    if device == "cuda":
-        raise InputError("device is cuda, and the runtime has no CUDA session yet: expected cpu")
-    if device != "cpu":
-        raise InputError(f'there is no device "{one_line(device)}": expected cpu')
-
-
-def _record(signature: Signature, artifact: Artifact, batches: Sequence[int]) -> _Record:
+def _record(
+    signature: Signature, artifact: Artifact, batches: Sequence[int], device: Device
+) -> _Record:
     """Return the empty record of an artifact, its batch sizes checked.
 
     Raises:
         InputError: a batch size that it cannot take.
     """
     info = backend_for(artifact.format)
-    missing = not available(info.name)
-    problem = BackendMissingError(info.name, info.package, info.extra) if missing else None
     usual = usual_batches(signature, artifact)
     wanted = tuple(dict.fromkeys(batches)) or usual
     refused = [batch for batch in wanted if len(usual) == 1 and batch not in usual]
@@ -148,7 +146,7 @@ def _record(signature: Signature, artifact: Artifact, batches: Sequence[int]) ->
             f"{artifact.file} cannot take batches of {refused[0]}: expected "
             f"{usual[0]}, the one it was converted for, or another artifact"
         )
-    return _Record(artifact, info, wanted, problem)
+    return _Record(artifact, info, wanted, device, problem_on(device, info))
 
 
 def _time_group(
@@ -219,7 +217,9 @@ def _open(
     started = time.monotonic()
     while True:
         before = time.perf_counter_ns()
-        session = load(bundle, artifact=record.artifact.file, threads=threads)
+        session = load(
+            bundle, artifact=record.artifact.file, threads=threads, device=record.device.name
+        )
         record.load_ms.append((time.perf_counter_ns() - before) / 1e6)
         try:
             first_ms.append(milliseconds(_runs(session, inputs)))

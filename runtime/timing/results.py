@@ -165,7 +165,7 @@ class TimingReport:
 
     Attributes:
         bundle: name of the bundle.
-        device: `"cpu"`.
+        device: `"cpu"` or `"cuda:N"`.
         threads: number of threads that shared one run; None where each backend chose its own.
         machine: where it was measured.
         artifacts: one an artifact, in the manifest's order; at least one ran.

@@ -61,6 +61,30 @@ def test_table(labelled, digits_bundle, stnkit):
     assert result.stderr == "Ran on model.fp32.tflite.\n"
 
 
+def test_explain(labelled, digits_bundle, stnkit):
+    image = labelled[0][0]
+    result = stnkit("run", digits_bundle, image, "--explain", "--device", "cpu")
+    assert len(result.stdout.splitlines()) == 2
+    first, *lines = result.stderr.splitlines()
+    assert first == "Ran on model.fp32.tflite."
+    assert lines[0] == "device     cpu: asked for"
+    assert "model.fp32.onnx (onnxruntime): model.fp32.tflite is the first" in lines[2]
+    result = stnkit("run", digits_bundle, image, "--explain", "--device", "cpu", "--json")
+    found = json.loads(result.stdout)["explanation"]
+    assert (found["device"], found["artifact"]) == ("cpu", "model.fp32.tflite")
+
+
+@pytest.mark.parametrize(
+    ("device", "says"),
+    [
+        ("tpu", ['no device "tpu"', "expected auto, cpu, cuda or cuda:N"]),
+        ("cuda:9", ["device cuda:9 cannot be used"]),
+    ],
+)
+def test_a_device_that_is_not_there(device, says, labelled, digits_bundle, refused):
+    refused("run", digits_bundle, labelled[0][0], "--device", device, says=says)
+
+
 @pytest.mark.parametrize("artifact", ARTIFACTS)
 def test_save_warp(artifact, labelled, digits_bundle, stnkit, scratch):
     images = labelled[0][:12]

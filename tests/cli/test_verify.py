@@ -59,6 +59,18 @@ def test_one_artifact(artifact, digits_bundle, stnkit):
     assert [it["file"] for it in json.loads(result.stdout)["artifacts"]] == ["model.fp32.onnx"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--device", "auto"], ['no device "auto"', "expected cpu, cuda or cuda:N"]),
+        (["--device", "cuda:9"], ["device cuda:9 cannot be used"]),
+        (["--device", "cuda", "--junit", "x.xml"], ["--device is for the stored proof"]),
+    ],
+)
+def test_a_device_that_is_not_there(arguments, says, digits_bundle, refused):
+    refused("verify", digits_bundle, *arguments, says=says)
+
+
 @pytest.fixture
 def false_bundle(bundle, keras_file):
     """Make the TFLite artifact one of other weights; every hash in the bundle is right."""

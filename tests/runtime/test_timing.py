@@ -149,7 +149,7 @@ def test_what_cannot_run_is_listed_with_the_reason(both_path, monkeypatch):
         ({"threads": 0}, "threads is 0: expected at least 1"),
         ({"rounds": 0}, "rounds is 0: expected at least 1"),
         ({"batches": [1, 0]}, "batch is 0: expected at least 1"),
-        ({"device": "cuda"}, "no CUDA session yet: expected cpu"),
+        ({"device": "auto"}, 'no device "auto": expected cpu, cuda or cuda:N'),
         ({"device": "tpu"}, 'no device "tpu": expected cpu'),
         ({"batches": [10**9]}, "choose a smaller batch"),
     ],
