@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEMO := demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo browser test test-all bench lint format wheel clean
+.PHONY: help setup demo browser test test-all bench bench-serving lint format wheel clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("stnkit needs Python >= 3.11, $(PYTHON) is %d.%d: run make PYTHON=python3.12 setup" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (about 1 GB is downloaded the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[gpu,convert,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[gpu,convert,serve,dev]'
 	@touch $@
 
 demo: setup  ## Convert the shipped model, prove it, and run it on real digits
@@ -47,6 +47,9 @@ test-all: setup  ## Run the tests, the slow ones too
 bench: setup  ## Time samplers side by side, in 10 minutes (torch, onnxscript: where installed)
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	@$(BIN)/python benchmarks/samplers.py
+
+bench-serving: setup  ## Load `stnkit serve`, MLServer and PyTriton side by side, in 20 minutes
+	@$(BIN)/python -m benchmarks.serving.compare
 
 lint: setup  ## Check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -32,3 +32,28 @@ def require_backends(formats: Iterable[str]) -> None:
         info = backend_for(format)
         if not available(info.name):
             raise BackendMissingError(info.name, info.package, info.extra)
+
+
+def require_serve() -> None:
+    """Check that what the `[serve]` extra brings is installed.
+
+    Raises:
+        BackendMissingError: If uvicorn, httptools, orjson, grpcio, protobuf or prometheus-client is
+            not there.
+    """
+    from stnkit.runtime.errors import BackendMissingError
+
+    for module, package in (
+        ("uvicorn", "uvicorn"),
+        ("httptools", "httptools"),
+        ("orjson", "orjson"),
+        ("grpc", "grpcio"),
+        ("google.protobuf", "protobuf"),
+        ("prometheus_client", "prometheus-client"),
+    ):
+        try:
+            missing = find_spec(module) is None
+        except ModuleNotFoundError:  # its parent package is not there either
+            missing = True
+        if missing:
+            raise BackendMissingError(backend="serve", package=package, extra="serve")

@@ -10,9 +10,9 @@ import click
 
 from stnkit.cli.limits import OWN_PROCESS
 
-# Name of each command, in the order of a first use: convert, prove, run, time, look inside, make,
-# train.
-_COMMANDS = ("convert", "verify", "run", "bench", "inspect", "samples", "models", "train")
+# Name of each command, in the order of a first use: convert, prove, run, serve, time, look inside,
+# make, train.
+_COMMANDS = ("convert", "verify", "run", "serve", "bench", "inspect", "samples", "models", "train")
 
 
 class _StnkitGroup(click.Group):

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
         BackendError,
         BackendMissingError,
         BundleError,
+        DeviceError,
         ExportError,
         InputError,
         MismatchError,
         OutOfMemoryError,
         StnkitError,
     )
+    from stnkit.runtime.explanation import Explanation
     from stnkit.runtime.golden import GoldenCase
     from stnkit.runtime.images import Prediction
     from stnkit.runtime.manifest import Manifest
@@ -44,6 +46,8 @@ __all__ = [
     "Bundle",
     "BundleError",
     "Comparison",
+    "DeviceError",
+    "Explanation",
     "ExportError",
     "FileSummary",
     "GoldenCase",
@@ -76,6 +80,8 @@ _HOMES = {
     "Bundle": "bundle",
     "BundleError": "errors",
     "Comparison": "compare",
+    "DeviceError": "errors",
+    "Explanation": "explanation",
     "ExportError": "errors",
     "FileSummary": "model_file",
     "GoldenCase": "golden",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from stnkit.runtime.errors import BackendError, InputError
 from stnkit.runtime.json_reader import join_names
 from stnkit.runtime.manifest import Manifest
-from stnkit.runtime.manifest_records import Artifact, Preprocessing
+from stnkit.runtime.manifest_records import Artifact, Classes, Preprocessing
 from stnkit.runtime.preprocess import load_image, prepare_array
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 else:
     Images = Any
 
-__all__ = ["Images", "Prediction", "predict", "warp"]
+__all__ = ["Images", "Prediction", "predict", "predictions_of", "warp"]
 
 
 @dataclass(frozen=True)
@@ -72,34 +72,56 @@ def predict(session: _Runs, images: Images, *, batch_size: int) -> list[Predicti
         InputError: see `Session.predict`.
         BackendError: the model gave scores that are not finite.
     """
-    import numpy as np
-
     classes = session.manifest.classes
     if classes is None:
         raise InputError(
             f'the bundle "{session.manifest.name}" has no labels: use run(), and read the outputs '
             "yourself"
         )
+    return [
+        prediction
+        for result in _batches(session, images, batch_size, taps=False)
+        for prediction in predictions_of(result[classes.output], classes, session.artifact.file)
+    ]
+
+
+def predictions_of(
+    output: npt.NDArray[Any], classes: Classes, file: str = "the model"
+) -> list[Prediction]:
+    """Return what a classifier's output says.
+
+    Args:
+        output: `[batch, labels]`, as the model gave it.
+        classes: what its numbers mean.
+        file: the artifact's name, for messages.
+
+    Returns:
+        One prediction an item, in order.
+
+    Raises:
+        BackendError: another number of scores than of labels, or scores that are not finite.
+    """
+    import numpy as np
+
+    scores = np.asarray(output, dtype=np.float64)
+    if scores.shape[1] != len(classes.labels):
+        raise BackendError(
+            f"{file} gave {scores.shape[1]} scores an image: expected {len(classes.labels)}, one a "
+            "label"
+        )
+    if not np.isfinite(scores).all():
+        raise BackendError(
+            f"{file} gave scores that are not finite: expected numbers; are the image's values "
+            "finite?"
+        )
+    if classes.scores == "logits":
+        scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+        scores /= scores.sum(axis=1, keepdims=True)
     predictions = []
-    for result in _batches(session, images, batch_size, taps=False):
-        scores = np.asarray(result[classes.output], dtype=np.float64)
-        if scores.shape[1] != len(classes.labels):
-            raise BackendError(
-                f"{session.artifact.file} gave {scores.shape[1]} scores an image: expected "
-                f"{len(classes.labels)}, one a label"
-            )
-        if not np.isfinite(scores).all():
-            raise BackendError(
-                f"{session.artifact.file} gave scores that are not finite: expected numbers; are "
-                "the image's values finite?"
-            )
-        if classes.scores == "logits":
-            scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-            scores /= scores.sum(axis=1, keepdims=True)
-        for row in scores:
-            index = int(np.argmax(row))
-            values = tuple(float(value) for value in row)
-            predictions.append(Prediction(index, classes.labels[index], values[index], values))
+    for row in scores:
+        index = int(np.argmax(row))
+        values = tuple(float(value) for value in row)
+        predictions.append(Prediction(index, classes.labels[index], values[index], values))
     return predictions
 
 

@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image
 
-__all__ = ["IMAGE_FORMATS", "IMAGE_PIXELS_MAX", "load_image", "prepare_array", "save_warp"]
+__all__ = [
+    "IMAGE_FORMATS",
+    "IMAGE_PIXELS_MAX",
+    "decode_image",
+    "load_image",
+    "prepare_array",
+    "save_warp",
+]
 
 IMAGE_PIXELS_MAX = 64 * 10**6
 """Largest image that is decoded: a 64-megapixel photograph is 192 MB in memory, and a file of a
@@ -56,24 +63,48 @@ def load_image(
         InputError: no such file, not an image, truncated, more than 64 megapixels, or another
             number of channels than the model takes.
     """
-    import numpy as np
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
     shown = one_line(os.fspath(path))
     try:
         data = Path(path).read_bytes()
     except (OSError, ValueError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else one_line(exc)
         raise InputError(f"{shown} cannot be read ({reason}): expected an image file") from exc
+    return decode_image(data, preprocessing, shown)
+
+
+def decode_image(
+    data: bytes,
+    preprocessing: Preprocessing,
+    shown: str = "the image",
+    *,
+    pixels_max: int = IMAGE_PIXELS_MAX,
+) -> npt.NDArray[np.float32]:
+    """Read the content of an image file the way the bundle wants it; see `load_image`.
+
+    Args:
+        data: the content of a BMP, GIF, JPEG, PNG, PPM, TIFF or WebP file.
+        preprocessing: size, channels and normalisation.
+        shown: what to call it in a message.
+        pixels_max: the most pixels that are decoded.
+
+    Returns:
+        `[height, width, channels]` float32 in the model's range.
+
+    Raises:
+        InputError: see `load_image`.
+    """
+    import numpy as np
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata, and of what is bounded
             with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as opened:
                 pixels = opened.width * opened.height
-                if pixels > IMAGE_PIXELS_MAX:
+                if pixels > pixels_max:
                     raise InputError(
                         f"{shown} has {opened.width} x {opened.height} pixels: expected at most "
-                        f"{IMAGE_PIXELS_MAX:,} in all"
+                        f"{pixels_max:,} in all"
                     )
                 _check_channels(opened, preprocessing, shown)
                 opened.load()
@@ -82,7 +113,7 @@ def load_image(
         raise
     except Image.DecompressionBombError as exc:
         raise InputError(
-            f"{shown} declares too many pixels: expected at most {IMAGE_PIXELS_MAX:,}"
+            f"{shown} declares too many pixels: expected at most {pixels_max:,}"
         ) from exc
     except UnidentifiedImageError as exc:  # its text names an object in memory
         raise InputError(

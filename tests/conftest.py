@@ -74,3 +74,10 @@ def torch_oracle(sampling_cases: ModuleType) -> ModuleType:
     """Return `tests/oracles/make_grid_sample_vectors.py`, or skip where torch is not installed."""
     pytest.importorskip("torch", reason="the stored vectors stand in for torch")
     return _load(TESTS / "oracles" / "make_grid_sample_vectors.py")
+
+
+@pytest.fixture(scope="session")
+def served_round_trip() -> Callable[[Path], None]:
+    """Return `served_round_trip(bundle)`: serve it, and ask with Triton's own clients."""
+    function: Callable[[Path], None] = _load(TESTS / "served_round_trip.py").served_round_trip
+    return function

@@ -81,7 +81,7 @@ def test_one_runtime_for_onnx_in_every_extra():
     extras = PYPROJECT["project"]["optional-dependencies"]
     for extra, requirements in extras.items():
         named = [it for it in requirements if it.startswith("onnxruntime")]
-        assert bool(named) == (extra in ("cpu", "gpu")), extra
+        assert bool(named) == (extra in ("cpu", "gpu", "cuda")), extra
 
 
 def test_the_base_brings_no_converter():

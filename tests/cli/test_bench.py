@@ -158,7 +158,7 @@ def test_other_work_on_the_machine_is_told(load, busy, digits_bundle, stnkit, mo
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ("--device cuda", ["device is cuda", "no CUDA session yet", "expected cpu"]),
+        ("--device cuda:7", ["device cuda:7 cannot be used"]),
         ("--device npu", ['"npu"', "expected cpu"]),
         ("--artifact nothing", ['"nothing"', "model.fp32.tflite", "model.fp32.onnx"]),
         ("--threads 0", ["--threads"]),
@@ -192,3 +192,31 @@ def test_without_a_backend(bundle, process, refused_process):
     refused_process(
         *("bench", bundle, "--artifact", "onnx"), missing="onnxruntime", says=["onnxruntime is not"]
     )
+
+
+def test_served_next_to_bare(digits_bundle, stnkit, monkeypatch):
+    from stnkit.runtime.timing import serving
+
+    monkeypatch.setattr(serving, "_TURN_S", 0.2)
+    monkeypatch.setattr(serving, "_WARM_UP_S", 0.05)
+    arguments = ["--serve", "--rounds", 1, "--connections", 2, "--artifact", "tflite"]
+    lines = stnkit("bench", digits_bundle, *arguments).stdout.splitlines()
+    assert lines[0].startswith("model.fp32.tflite on cpu with litert ")
+    assert lines[0].endswith(", 1 item a request")
+    rows = [re.split(r"\s{2,}", line) for line in lines if re.match(r"(bare|served) ", line)]
+    assert [row[:2] for row in rows if row[0] == "served"] == [["served", "1"], ["served", "2"]]
+    assert any(row[:2] == ["bare session", "1"] for row in rows)
+    assert any(line.startswith("The server adds ") for line in lines)
+    document = json.loads(stnkit("bench", digits_bundle, *arguments, "--json").stdout)
+    assert [it["callers"] for it in document["served"]] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--connections", "2"], ["--serve"]),
+        (["--serve", "--batch", "1", "--batch", "2"], ["--batch"]),
+    ],
+)
+def test_wrong_use_of_serve(arguments, says, bundle, refused):
+    refused("bench", bundle, *arguments, says=says)

@@ -14,6 +14,7 @@ COMMANDS = [
     "convert",
     "verify",
     "run",
+    "serve",
     "bench",
     "inspect",
     "samples",

@@ -132,22 +132,26 @@ def test_the_table_has_every_network():
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_small_networks(name, tmp_path):
+def test_small_networks(name, tmp_path, served_round_trip):
     build, transformers = SMALL[name]
     prove(stir(build), transformers, tmp_path, (None, 3))
+    served_round_trip(tmp_path / "None.bundle")
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_large_networks_on_small_photos(name, tmp_path):
+def test_large_networks_on_small_photos(name, tmp_path, served_round_trip):
     build, transformers = LARGE[name]
     prove(stir(build), transformers, tmp_path, (None,))
+    served_round_trip(tmp_path / "None.bundle")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*SMALL, *LARGE])
-def test_every_network_at_every_batch(name, tmp_path):
+def test_every_network_at_every_batch(name, tmp_path, served_round_trip):
     build, transformers = {**SMALL, **LARGE}[name]
     prove(stir(build), transformers, tmp_path, (1,) if name in SMALL else (None, 1, 3))
+    for bundle in tmp_path.glob("*.bundle"):
+        served_round_trip(bundle)
 
 
 @pytest.mark.slow

@@ -1,0 +1,1 @@
+"""How fast `stnkit serve` answers, beside other servers and beside the session that it runs."""

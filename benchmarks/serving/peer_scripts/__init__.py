@@ -1,0 +1,1 @@
+"""What other servers run, in environments of their own; nothing here is imported by stnkit."""

@@ -1,0 +1,300 @@
+"""Serve the Open Inference Protocol as a plain ASGI application.
+
+Source: Open Inference Protocol (KServe V2), HTTP/REST; its extensions for statistics, model
+configuration and model repository; ASGI 3.0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+
+from stnkit.runtime.errors import StnkitError
+from stnkit.runtime.serving.core import ServingCore
+from stnkit.runtime.serving.errors import InvalidRequestError, ServingError, UnsupportedError
+from stnkit.runtime.serving.http.bodies import Bodies, ClientGoneError, Receive, header
+from stnkit.runtime.serving.http.codec import (
+    BINARY_HEADER,
+    decode_request,
+    encode_response,
+    parse_object,
+)
+from stnkit.runtime.serving.http.description import openapi
+from stnkit.runtime.serving.http.image_route import ImageRoute
+from stnkit.runtime.serving.http.routes import MethodError, Route, find_route
+from stnkit.runtime.serving.metrics import Metrics
+from stnkit.runtime.serving.request_log import RequestLog
+from stnkit.runtime.serving.tracing import CARRIED
+
+__all__ = ["ServingApp"]
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+_Headers = list[tuple[bytes, bytes]]
+_Answer = tuple[int, _Headers, bytes]
+
+_LOG = logging.getLogger("stnkit.serving")
+
+_JSON = (b"content-type", b"application/json")
+_BINARY = (b"content-type", b"application/octet-stream")
+
+# Watching the connection takes a task: only a request that waits longer than this gets one.
+_PATIENCE_S = 0.02
+
+
+class ServingApp:
+    """The ASGI application; an instance serves one event loop.
+
+    Hosted by another server, its lifespan loads the models and gives them back.
+
+    Args:
+        core: the models.
+        log_requests: whether every request leaves a line in the log.
+    """
+
+    def __init__(self, core: ServingCore, *, log_requests: bool = False) -> None:
+        self.core = core
+        self.responses: Counter[int] = Counter()
+        self.metrics = Metrics(core, self.responses)
+        self._bodies = Bodies(core.limits)
+        self._log = RequestLog(log_requests)
+        self._images = ImageRoute(core)
+        self._routes: dict[tuple[str, str], Route] = {}
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """Answer one request, or follow the server's life; see ASGI."""
+        kind = scope["type"]
+        if kind == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        if kind != "http":  # a websocket: nothing here speaks it
+            await send({"type": "websocket.close", "code": 1003})
+            return
+        started_ns = time.monotonic_ns()
+        try:
+            status, headers, body = await self._answer(scope, receive)
+        except ServingError as exc:
+            status, headers, body = _error(exc.status, str(exc))
+            if exc.retry_after_s is not None:
+                headers.append((b"retry-after", str(exc.retry_after_s).encode()))
+            if isinstance(exc, MethodError):
+                headers.append((b"allow", ", ".join(exc.allowed).encode()))
+            elif exc.status == 401:
+                headers.append((b"www-authenticate", b"Bearer"))
+        except ClientGoneError:
+            return
+        except Exception:
+            _LOG.exception("a request failed on a bug")
+            status, headers, body = _error(500, "the server failed on this request")
+        self.responses[status] += 1
+        if self._log.on or status >= 500:
+            self._log.write(scope, status, len(body), time.monotonic_ns() - started_ns)
+        headers.append((b"content-length", str(len(body)).encode()))
+        if self.core.draining:
+            headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, scope: dict[str, Any], receive: Receive) -> _Answer:
+        key = (scope["method"], scope["path"])
+        route = self._routes.get(key)
+        if route is None:
+            route = find_route(*key, limits=self.core.limits)
+            # Kept for what is served alone: a client chooses paths, and would fill the memory.
+            if route.action == "infer" and self._known(route):
+                self._routes[key] = route
+        if route.action == "infer":
+            return await self._infer(route, scope, receive)
+        if route.action == "classify":
+            return await self._classify(route, scope, receive)
+        if route.action in ("index", "load", "unload"):
+            return await self._manage(route, scope, receive)
+        return self._tell(route)
+
+    def _known(self, route: Route) -> bool:
+        try:
+            self.core.repository.get(route.model, route.version)
+        except ServingError:
+            return False
+        return True
+
+    def _tell(self, route: Route) -> _Answer:
+        """Answer what needs no body."""
+        core = self.core
+        action = route.action
+        if action == "live":
+            return _json(200 if core.live() else 503, {"live": core.live()})
+        if action == "ready":
+            return _json(200 if core.ready() else 503, {"ready": core.ready()})
+        if action == "model_ready":
+            ready = core.model_ready(route.model, route.version)
+            return _json(200 if ready else 503, {"name": route.model, "ready": ready})
+        if action == "server":
+            return _json(200, core.server_metadata())
+        if action == "metadata":
+            return _json(200, core.model_metadata(route.model, route.version))
+        if action == "config":
+            return _json(200, core.model_config(route.model, route.version))
+        if action == "stats":
+            return _json(200, core.statistics(route.model, route.version))
+        if action == "openapi":
+            return 200, [_JSON], openapi()
+        assert action == "metrics"
+        content_type, text = self.metrics.text()
+        return 200, [(b"content-type", content_type)], text
+
+    async def _infer(self, route: Route, scope: dict[str, Any], receive: Receive) -> _Answer:
+        # Refused before the body is read: under overload most requests end here.
+        self.core.repository.get(route.model, route.version).refuse_when_full()
+        length = json_length = encoding = None
+        for name, value in scope["headers"]:
+            if name == b"content-length":
+                length = value
+            elif name == BINARY_HEADER:
+                json_length = value
+            elif name == b"content-encoding":
+                encoding = value
+        body, held = await self._bodies.read(receive, length, encoding)
+        try:
+            request = decode_request(
+                route.model, route.version, body, json_length, self.core.limits
+            )
+            if self._log.on:
+                scope["stnkit.id"] = request.id
+            request.carrier = self._carrier(scope)
+            response = await self._watched(self.core.infer(request), receive)
+        finally:
+            self._bodies.release(held)
+        answer, head = encode_response(response)
+        if head is None:
+            return 200, [_JSON], answer
+        return 200, [_BINARY, (BINARY_HEADER, str(head).encode())], answer
+
+    async def _classify(self, route: Route, scope: dict[str, Any], receive: Receive) -> _Answer:
+        model = self.core.repository.get(route.model, route.version)
+        model.refuse_when_full()
+        headers = scope["headers"]
+        body, held = await self._bodies.read(
+            receive, header(headers, b"content-length"), header(headers, b"content-encoding")
+        )
+        try:
+            work = self._images.classify(
+                model,
+                body,
+                header(headers, b"content-type"),
+                scope["query_string"],
+                self._carrier(scope),
+            )
+            return _json(200, await self._watched(work, receive))
+        finally:
+            self._bodies.release(held)
+
+    async def _manage(self, route: Route, scope: dict[str, Any], receive: Receive) -> _Answer:
+        authorization = header(scope["headers"], b"authorization")
+        self.core.check_management(
+            None if authorization is None else authorization.decode("latin-1")
+        )
+        body, held = await self._bodies.read(
+            receive,
+            header(scope["headers"], b"content-length"),
+            header(scope["headers"], b"content-encoding"),
+        )
+        try:
+            fields = parse_object(body, self.core.limits) if body.strip() else {}
+        finally:
+            self._bodies.release(held)
+        if route.action == "index":
+            ready = fields.get("ready", False)
+            if not isinstance(ready, bool):
+                raise InvalidRequestError('"ready" of the request is not true or false')
+            return _json(200, self.core.repository_index(ready))
+        parameters = fields.get("parameters", {})
+        if not isinstance(parameters, dict):
+            raise InvalidRequestError('"parameters" of the request is not an object')
+        if route.action == "load":
+            if parameters:
+                # A configuration or files of the client's own: what is served is the operator's.
+                raise UnsupportedError("a load with parameters is not served: send none")
+            await self.core.load(route.model)
+        else:
+            await self.core.unload(route.model)
+        return _json(200, {})
+
+    def _carrier(self, scope: dict[str, Any]) -> dict[str, str] | None:
+        if not self.core.traced:
+            return None
+        return {
+            name.decode("latin-1"): value.decode("latin-1")
+            for name, value in scope["headers"]
+            if name.decode("latin-1") in CARRIED
+        }
+
+    async def _watched(self, work: Any, receive: Receive) -> Any:
+        """Await work that is taken back when the client goes away."""
+        loop = asyncio.get_running_loop()
+        watch = _Watch(asyncio.current_task(), receive)
+        timer = loop.call_later(_PATIENCE_S, watch.start)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if watch.gone:
+                raise ClientGoneError from None
+            raise
+        finally:
+            timer.cancel()
+            watch.stop()
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                try:
+                    await asyncio.to_thread(self.core.open)
+                except StnkitError as exc:
+                    await send({"type": "lifespan.startup.failed", "message": str(exc)})
+                    return
+                await send({"type": "lifespan.startup.complete"})
+            elif message["type"] == "lifespan.shutdown":
+                self.core.drain()
+                await asyncio.to_thread(self.core.close)
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+class _Watch:
+    """Cancels a task once its client has gone."""
+
+    __slots__ = ("_receive", "_task", "_watcher", "gone")
+
+    def __init__(self, task: asyncio.Task[Any] | None, receive: Receive) -> None:
+        self._task = task
+        self._receive = receive
+        self._watcher: asyncio.Task[None] | None = None
+        self.gone = False
+
+    def start(self) -> None:
+        self._watcher = asyncio.get_running_loop().create_task(self._wait())
+
+    async def _wait(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.gone = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def stop(self) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+
+def _json(status: int, value: Any) -> _Answer:
+    return status, [_JSON], orjson.dumps(value)
+
+
+def _error(status: int, message: str) -> _Answer:
+    return _json(status, {"error": message})

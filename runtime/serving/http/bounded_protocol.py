@@ -1,0 +1,266 @@
+"""Keep what a client does to a connection within bounds: uvicorn's protocol, with the limits added.
+
+uvicorn waits for a request for ever, reads headers of any length, queues any number of requests
+that are sent ahead, takes any number of connections, and answers what is no HTTP before the
+requests that came first.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from stnkit.runtime.serving.http.one_write import OneWrite
+from stnkit.runtime.serving.limits import Limits
+
+__all__ = ["BoundedProtocol", "bounded", "close_slow"]
+
+# Requests that a client may send ahead of an answer: one read can hold ten thousand of them.
+_AHEAD_MAX = 64
+
+# A client that has closed its side may wait for its answer, or be gone: nobody can tell. It gets
+# what is ready within this time.
+_HALF_CLOSED_S = 1.0
+
+_REASONS = {
+    400: "Bad Request",
+    408: "Request Timeout",
+    431: "Request Header Fields Too Large",
+    503: "Service Unavailable",
+}
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection; `bounded` makes the class for a server.
+
+    `close_slow` looks at all of them once a second, which costs less than a timer a request.
+    """
+
+    limits: Limits = Limits()
+
+    def connection_made(self, transport: Any) -> None:
+        """Take the connection, or refuse it where there are too many."""
+        super().connection_made(transport)
+        self.transport: Any = OneWrite(transport)
+        # Since when the client owes us the rest of a request; None while it owes nothing.
+        self.owing_since: float | None = time.monotonic()
+        # Since when it does not read what it is sent, or does not let the connection end.
+        self.stuck_since: float | None = None
+        # Since when its side is closed.
+        self.half_closed_since: float | None = None
+        # Bytes since the last that were of use: of headers and trailers, and around chunks.
+        self.overhead_bytes = 0
+        self.in_headers = True
+        self.in_body = False
+        self.keep_alive_with_body = False
+        # Whether what the client sends is not looked at any more.
+        self.deaf = False
+        # What is being answered; `self.cycle` is the request that came last.
+        self.answering: RequestResponseCycle | None = None
+        self.last_words = b""
+        if len(self.connections) > self.limits.connections_max:
+            self._refuse(503, "the server has as many connections as it may: try again later")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the request that is being answered, which need not be the last."""
+        if self.answering is not None and not self.answering.response_complete:
+            self.answering.disconnected = True
+            self.answering.message_event.set()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser; count what is neither a block of headers nor a body."""
+        if self.deaf or self.transport.is_closing():
+            return
+        self.overhead_bytes += len(data)
+        super().data_received(data)
+        if self.overhead_bytes > self.limits.header_bytes_max:
+            self._refuse(431, "the request's headers are longer than they may be")
+        elif self.owing_since is None and self.timeout_keep_alive_task is None and not self._busy:
+            # Empty lines, or the end of a body that was refused: no other clock runs.
+            self.owing_since = time.monotonic()
+
+    def on_message_begin(self) -> None:
+        """Begin with a request's headers."""
+        super().on_message_begin()
+        self.in_headers = True
+        self.owing_since = time.monotonic()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; a trailer, behind the body, is dropped."""
+        if self.in_headers:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Hand the request on, unless its headers are too long, or too many wait before it."""
+        self.in_headers = False
+        self.overhead_bytes = 0
+        if self.deaf or self.transport.is_closing():
+            return
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > self.limits.header_bytes_max:
+            self._refuse(431, "the request's headers are longer than they may be")
+            return
+        if len(self.pipeline) >= _AHEAD_MAX:
+            # The last answer says that the connection ends, so the client knows what to repeat.
+            self.cycle.keep_alive = False
+            self.deaf = True
+            return
+        ahead = len(self.pipeline)
+        super().on_headers_complete()
+        self.in_body = True
+        if len(self.pipeline) == ahead:  # it need not wait
+            self.answering = self.cycle
+        if self.expect_100_continue:
+            # Who is refused at once may send the body or not: no telling what comes next.
+            self.keep_alive_with_body = self.cycle.keep_alive
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body, where somebody waits for it."""
+        self.overhead_bytes = 0
+        if not self.deaf and not self.transport.is_closing():
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End the request: the client owes nothing any more."""
+        self.overhead_bytes = 0
+        self.owing_since = None
+        self.in_body = False
+        if not self.deaf and not self.transport.is_closing():
+            if self.expect_100_continue and not self.cycle.response_started:
+                self.cycle.keep_alive = self.keep_alive_with_body
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Send what is left of the answer; go on with the next request, or say what ends it all."""
+        self.transport.flush()
+        following = self.pipeline[-1] if self.pipeline else None
+        super().on_response_complete()
+        if following is not None and following not in self.pipeline:
+            self.answering = following[0]
+        if self.last_words and not self._busy and not self.transport.is_closing():
+            self.transport.write(self.last_words)
+            self.transport.close()
+
+    def pause_writing(self) -> None:
+        """Note that the client does not read what it is sent."""
+        self.stuck_since = time.monotonic()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """Note that it reads again."""
+        self.stuck_since = None
+        super().resume_writing()
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """Answer a client that has sent all and closed its side; then close ours."""
+        if self.scheme == "https" or not self._busy:  # TLS knows no connection with one side
+            return None
+        if self.in_body and not self._drop_unfinished():
+            return None
+        if not self.last_words:
+            self._newest.keep_alive = False
+        self.deaf = True
+        if self.half_closed_since is None:
+            self.half_closed_since = time.monotonic()
+        return True
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP in the protocol's form of an error."""
+        self._refuse(400, "this is not a valid HTTP request")
+
+    def close_if_slow(self, now: float) -> None:
+        """Close the connection where its client has kept us waiting for too long.
+
+        Args:
+            now: reading of `time.monotonic`.
+        """
+        patience_s = self.limits.receive_timeout_s
+        if self.transport.is_closing() and self.stuck_since is None:
+            self.stuck_since = now
+        if self.stuck_since is not None and now - self.stuck_since >= patience_s:
+            self.transport.abort()
+        elif self.transport.is_closing():
+            return
+        elif self.half_closed_since is not None:
+            if now - self.half_closed_since >= _HALF_CLOSED_S:
+                self.transport.close()
+        elif self.owing_since is None:
+            return
+        elif self._busy and not (self.in_body and self.cycle is self.answering):
+            self.owing_since = now  # it is its turn once it has the answers that are due
+        elif now - self.owing_since >= patience_s:
+            if self.in_headers or self._busy:
+                self._refuse(408, "the request did not arrive in time")
+            else:  # its answer is sent
+                self.transport.close()
+
+    @property
+    def _busy(self) -> bool:
+        return self.answering is not None and not self.answering.response_complete
+
+    @property
+    def _newest(self) -> RequestResponseCycle:
+        """The last request that has come whole, while one is being answered."""
+        if self.pipeline:
+            return self.pipeline[0][0]
+        assert self.answering is not None
+        return self.answering
+
+    def _unsupported_upgrade_warning(self) -> None:
+        # The parser has stopped; the request itself is one like others.
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
+        self.deaf = True
+
+    def _drop_unfinished(self) -> bool:
+        """Forget the request that is not whole, if its turn has not come; whether it was so."""
+        if self.cycle is self.answering or not self.pipeline:
+            return False
+        self.pipeline.popleft()
+        self.in_body = False
+        return True
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Answer a request that cannot be read, in its turn, and end."""
+        if self.deaf or self.transport.is_closing():
+            return
+        self.deaf = True
+        retry = "retry-after: 1\r\n" if status == 503 else ""
+        body = f'{{"error":"{message}"}}'
+        answer = (
+            f"HTTP/1.1 {status} {_REASONS[status]}\r\ncontent-type: application/json\r\n{retry}"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n{body}"
+        ).encode()
+        if self._busy and (not self.in_body or self._drop_unfinished()):
+            self.last_words = answer
+        elif self._busy and self.cycle.response_started:
+            self.cycle.keep_alive = False
+        else:
+            if not self.in_body or self._busy:
+                self.transport.write(answer)
+            self.transport.close()
+
+
+def bounded(limits: Limits) -> type[BoundedProtocol]:
+    """Return the protocol class of a server.
+
+    Args:
+        limits: what its clients may do.
+    """
+    return type("Protocol", (BoundedProtocol,), {"limits": limits})
+
+
+def close_slow(connections: set[Any]) -> None:
+    """Close the connections whose clients have kept the server waiting for too long.
+
+    Args:
+        connections: uvicorn's.
+    """
+    now = time.monotonic()
+    for connection in list(connections):
+        if isinstance(connection, BoundedProtocol):
+            connection.close_if_slow(now)
