@@ -4,11 +4,13 @@ A batch is what waits when a thread is free: while one runs, the next one gather
 lone request never waits for company unless `max_delay_ms` says so.
 
 Event loops hand work in and get futures; the threads never touch a loop but by
-`call_soon_threadsafe`, once a batch.
+`call_soon_threadsafe`, once a batch. A lone request for a model that is quicker than the way to a
+thread and back runs on the loop itself.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -22,7 +24,7 @@ from stnkit.runtime.errors import one_line
 from stnkit.runtime.serving.buckets import BatchPlan
 from stnkit.runtime.serving.errors import InferenceError, OverloadedError, ServingError
 from stnkit.runtime.serving.statistics import ModelStatistics
-from stnkit.runtime.serving.work import RetiredError, Work, deliver
+from stnkit.runtime.serving.work import RetiredError, Work, deliver, deliver_here
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from stnkit.runtime.serving.work import Arrays
 
     Run = Callable[[Arrays], Arrays]
+    # Bucket -> input name -> array of that many items.
+    _Buffers = dict[int, dict[str, npt.NDArray[Any]]]
+    _Give = Callable[[Sequence[tuple[Work, Arrays | ServingError]]], None]
 
 __all__ = ["Batcher"]
 
@@ -38,6 +43,9 @@ _LOG = logging.getLogger("stnkit.serving")
 # A request is taken where its answer is expected within this part of its time: one that waits and
 # is not answered costs others theirs.
 _HOPE = 0.75
+# Where several clients ask, runs on the event loop keep it from reading what would share a batch: so
+# many requests have to have come one by one before.
+_LONE_LEAST = 8
 # Of the newest batch in the running mean of what an item takes.
 _WEIGHT = 0.1
 
@@ -54,6 +62,8 @@ class Batcher:
             every request runs alone, as it is.
         statistics: where to count.
         name: what to call the threads.
+        at_once: what runs a lone request on the event loop itself, where a run takes less time than
+            it takes to wake a thread and the loop again; None leaves every run to the threads.
     """
 
     def __init__(
@@ -66,8 +76,14 @@ class Batcher:
         batchable: bool,
         statistics: ModelStatistics,
         name: str,
+        at_once: Run | None = None,
     ) -> None:
         self._plan = plan
+        # A delay is there to wait for company.
+        self._at_once = None if max_delay_ms else at_once
+        self._own_buffers: _Buffers = {}
+        self._looking: asyncio.AbstractEventLoop | None = None
+        self._lone = 0
         self._max_delay_s = max_delay_ms / 1e3
         self._limit = queue
         self._batchable = batchable
@@ -132,8 +148,31 @@ class Batcher:
                 raise self._too_late(waiting)
             self._queue.append(work)
             self._waiting_items += work.items
-            if self._idle:
+            self._lone = 0 if waiting or self._running else self._lone + 1
+            if not self._idle or self._looking is work.loop:
+                return
+            if self._at_once is None or self._lone < _LONE_LEAST:
                 self._ready.notify()
+            else:
+                # What else has arrived by now comes first: then it is known whether this is alone.
+                self._looking = work.loop
+                work.loop.call_soon(self._look, work.loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run a request that is alone here and now, and wake threads for several."""
+        with self._ready:
+            if self._looking is loop:
+                self._looking = None
+            waiting = len(self._queue)
+            idle = self._idle == len(self._threads) and not self._running
+            if waiting != 1 or not idle or self._queue[0].loop is not loop or self._retired:
+                self._ready.notify(min(waiting, self._idle))
+                return
+            group, items = self._pick()
+            self._running += 1
+            self._running_items += items
+        assert self._at_once is not None
+        self._run_safely(self._at_once, group, items, self._own_buffers, deliver_here)
 
     def refuse_when_full(self, timeout_ms: float) -> None:
         """Refuse a request before its body is read for nothing.
@@ -181,7 +220,10 @@ class Batcher:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         for thread in self._threads:
             thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
+        with self._ready:  # a run on an event loop
+            while self._running and (deadline is None or time.monotonic() < deadline):
+                self._ready.wait(None if deadline is None else deadline - time.monotonic())
+            return not self._running and not any(thread.is_alive() for thread in self._threads)
 
     def _too_late(self, waiting: int) -> OverloadedError:
         return OverloadedError(
@@ -198,23 +240,30 @@ class Batcher:
         return max(1, min(60, round(self._wait_ns(0) / 1e9)))
 
     def _serve(self, run: Run) -> None:
-        buffers: dict[int, dict[str, npt.NDArray[Any]]] = {}
+        buffers: _Buffers = {}
         while True:
             taken = self._take()
             if taken is None:
                 return
-            group, items = taken
-            if group:
-                try:
-                    self._run(run, group, items, buffers)
-                except BaseException:
-                    _LOG.exception("%s: a batch was lost to a bug", self._name)
-                    self._fail(group, "bug", InferenceError("the server failed on this request"))
+            self._run_safely(run, *taken, buffers, deliver)
             # Not kept while the thread waits: they hold what clients sent.
-            del taken, group
-            with self._ready:
-                self._running -= 1
-                self._running_items -= items
+            del taken
+
+    def _run_safely(
+        self, run: Run, group: list[Work], items: int, buffers: _Buffers, give: _Give
+    ) -> None:
+        if group:
+            try:
+                self._run(run, group, items, buffers, give)
+            except BaseException:
+                _LOG.exception("%s: a batch was lost to a bug", self._name)
+                error = InferenceError("the server failed on this request")
+                self._fail(group, "bug", error, give)
+        with self._ready:
+            self._running -= 1
+            self._running_items -= items
+            if self._retired or (self._queue and self._idle):
+                self._ready.notify_all()
 
     def _take(self) -> tuple[list[Work], int] | None:
         """Wait for work; None once there is none and will be none."""
@@ -280,7 +329,8 @@ class Batcher:
         run: Run,
         group: list[Work],
         items: int,
-        buffers: dict[int, dict[str, npt.NDArray[Any]]],
+        buffers: _Buffers,
+        give: _Give,
     ) -> None:
         started_ns = time.monotonic_ns()
         bucket = self._plan.bucket_for(items) if self._batchable else items
@@ -297,7 +347,8 @@ class Batcher:
             outputs = run(inputs)
         except Exception as exc:  # whatever a backend raises: this batch fails, and it alone
             _LOG.error("%s: a batch of %d failed: %s", self._name, items, one_line(exc))
-            self._fail(group, "backend", InferenceError("the model failed on this request"))
+            error = InferenceError("the model failed on this request")
+            self._fail(group, "backend", error, give)
             return
         done_ns = time.monotonic_ns()
         results: list[tuple[Work, Arrays | ServingError]] = []
@@ -313,7 +364,7 @@ class Batcher:
         self._item_ns += _WEIGHT * ((ended_ns - started_ns) / items - self._item_ns)
         # Who went away, or ran out of time, is counted as such.
         answered = [work.arrived_ns for work in group if not work.future.done()]
-        deliver(results)
+        give(results)
         self._statistics.add_batch(
             answered,
             items,
@@ -324,19 +375,19 @@ class Batcher:
             ended_ns,
         )
 
-    def _fail(self, group: Sequence[Work], reason: str, error: ServingError) -> None:
+    def _fail(self, group: Sequence[Work], reason: str, error: ServingError, give: _Give) -> None:
         now_ns = time.monotonic_ns()
         for work in group:
             if not work.future.done():
                 self._statistics.add_failure(reason, now_ns - work.arrived_ns)
-        deliver([(work, error) for work in group])
+        give([(work, error) for work in group])
 
 
 def _together(
     group: Sequence[Work],
     items: int,
     bucket: int,
-    buffers: dict[int, dict[str, npt.NDArray[Any]]],
+    buffers: _Buffers,
 ) -> Arrays:
     """Copy the inputs of a group into one batch, filled up with its last item.
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_BATCH_CPU", "WarmModel", "cores", "open_warm"]
 
 MAX_BATCH_CPU = 8
+"""Most items of a run on a CPU where nobody asks for another number."""
 _MAX_BATCH_GPU = 32
 # A bucket is timed by the fastest of a few runs: what another process adds is not its cost.
 _RUNS = 5
@@ -111,7 +112,9 @@ def open_warm(bundle: Bundle, options: ModelOptions) -> WarmModel:
     threads = None if on_gpu else options.threads
     if not on_gpu and options.threads is None:
         first, threads = _fastest_threads(first, opened, inputs(buckets[0]), notes)
-    instances = options.instances or (1 if on_gpu else max(1, cores() // (threads or 1)))
+    # One core is left to the event loops, which otherwise wait for a core at every request.
+    room = max(1, (cores() - 1) // (threads or 1))
+    instances = options.instances or (1 if on_gpu else room)
     sessions = [first]
     while len(sessions) < instances:
         # LiteRT's interpreter serves one thread at a time, ONNX Runtime's session any number.

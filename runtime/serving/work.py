@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Arrays = Mapping[str, npt.NDArray[Any]]
 
-__all__ = ["RetiredError", "Work", "deliver"]
+__all__ = ["RetiredError", "Work", "deliver", "deliver_here"]
 
 _LOG = logging.getLogger("stnkit.serving")
 
@@ -75,7 +75,7 @@ def deliver(results: Sequence[tuple[Work, Arrays | ServingError]]) -> None:
     for result in results:
         loops.setdefault(result[0].loop, []).append(result)
     for loop, there in loops.items():
-        _on_loop(loop, _set_all, there)
+        _on_loop(loop, deliver_here, there)
 
 
 def _on_loop(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *args: object) -> None:
@@ -85,7 +85,12 @@ def _on_loop(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *args: 
         _LOG.debug("an answer came after its loop had ended")
 
 
-def _set_all(results: Sequence[tuple[Work, Arrays | ServingError]]) -> None:
+def deliver_here(results: Sequence[tuple[Work, Arrays | ServingError]]) -> None:
+    """Give answers to who waits for them on the loop that runs here.
+
+    Args:
+        results: as for `deliver`.
+    """
     for work, value in results:
         if work.future.done():
             continue

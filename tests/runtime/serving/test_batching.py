@@ -91,7 +91,7 @@ def make():
     """Return `make(*models, costs=…, …)`: a batcher, retired in the end."""
     made = []
 
-    def build(*models, costs=FLAT, queue=100, batchable=True, max_delay_ms=0.0):
+    def build(*models, costs=FLAT, queue=100, batchable=True, max_delay_ms=0.0, at_once=None):
         batcher = Batcher(
             models,
             BatchPlan.of(costs),
@@ -100,6 +100,7 @@ def make():
             batchable=batchable,
             statistics=ModelStatistics(),
             name="fake",
+            at_once=at_once,
         )
         made.append((batcher, models))
         return batcher
@@ -396,6 +397,141 @@ def test_withdrawn_gives_its_place_and_its_memory_back(make):
         assert batcher._waiting_items == batcher._running_items == 0 or batcher.busy
 
     asyncio.run(test())
+
+
+def where(seen, model):
+    """Return `model`, noting the thread of each run."""
+
+    def run(inputs):
+        seen.append(threading.current_thread())
+        return model(inputs)
+
+    return run
+
+
+async def one_by_one(batcher, count):
+    for number in range(count):
+        request = work(number)
+        batcher.submit(request)
+        assert await first(request) == [number]
+
+
+def test_lone_requests_of_a_quick_model_run_on_the_loop_once_there_were_some(make):
+    async def test():
+        model, seen = Model(), []
+        run = where(seen, model)
+        batcher = make(run, at_once=run)
+        await one_by_one(batcher, 30)
+        here = threading.current_thread()
+        assert here not in seen[:5]
+        assert seen[-1] is here
+        # Several at once are for the threads again, and so is what follows them.
+        before = len(seen)
+        several = [work(number) for number in range(3)]
+        for request in several:
+            batcher.submit(request)
+        assert await asyncio.gather(*(first(it) for it in several)) == [[0], [1], [2]]
+        await one_by_one(batcher, 1)
+        assert here not in seen[before:]
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("options", [{}, {"at_once": True, "max_delay_ms": 0.01}])
+def test_other_models_never_run_on_the_loop(make, options):
+    async def test():
+        model, seen = Model(), []
+        run = where(seen, model)
+        batcher = make(run, **{**options, **({"at_once": run} if options else {})})
+        await one_by_one(batcher, 30)
+        assert threading.current_thread() not in seen
+
+    asyncio.run(test())
+
+
+def test_a_run_on_the_loop_that_fails_fails_its_request_alone(make):
+    async def test():
+        model, seen = Model(), []
+        run = where(seen, model)
+        batcher = make(run, at_once=run)
+        await one_by_one(batcher, 30)
+        model.error = BackendError("no")
+        request = work(1)
+        batcher.submit(request)
+        with pytest.raises(InferenceError, match="the model failed"):
+            await answer(request)
+        assert seen[-1] is threading.current_thread()
+        await one_by_one(batcher, 2)
+        assert not batcher.busy
+
+    asyncio.run(test())
+
+
+def test_a_request_that_goes_away_before_its_run_on_the_loop_is_not_run(make):
+    async def test():
+        model = Model()
+        batcher = make(model, at_once=model)
+        await one_by_one(batcher, 30)
+        runs = len(model.batches)
+        request = work(1)
+        batcher.submit(request)
+        request.future.cancel()
+        batcher.withdraw(request)
+        await asyncio.sleep(0)
+        await one_by_one(batcher, 1)
+        assert len(model.batches) == runs + 1
+        assert not batcher.busy
+
+    asyncio.run(test())
+
+
+def test_retiring_waits_for_a_run_on_a_loop(make):
+    """Else the session would be closed under it."""
+    model = Model()
+    batcher = make(model, at_once=model)
+    quick = threading.Event()
+
+    async def test():
+        await one_by_one(batcher, 30)
+        while model.started.acquire(blocking=False):
+            pass
+        model.held = True
+        request = work(7)
+        batcher.submit(request)
+        quick.set()
+        assert await first(request) == [7]
+
+    loop = threading.Thread(target=asyncio.run, args=(test(),))
+    loop.start()
+    assert quick.wait(PATIENCE_S)
+    model.wait_started()
+    assert not batcher.retire(0.05)
+    model.let_go()
+    assert batcher.retire(PATIENCE_S)
+    loop.join(PATIENCE_S)
+    assert not loop.is_alive()
+
+
+def test_two_loops_with_lone_requests(make):
+    """Each may run its own on itself; none is lost, and none runs twice."""
+    model = Model()
+    batcher = make(model, at_once=model)
+
+    async def test(start):
+        for number in range(start, start + 500):
+            request = work(number)
+            batcher.submit(request)
+            assert await first(request) == [number]
+
+    loops = [threading.Thread(target=asyncio.run, args=(test(start),)) for start in (0, 1000, 2000)]
+    for loop in loops:
+        loop.start()
+    for loop in loops:
+        loop.join(PATIENCE_S)
+        assert not loop.is_alive()
+    asked = [int(value) for rows in model.rows for value in rows]
+    assert set(asked) == {*range(500), *range(1000, 1500), *range(2000, 2500)}
+    assert not batcher.busy
 
 
 @pytest.mark.parametrize("batchable", [True, False])

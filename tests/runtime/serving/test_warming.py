@@ -54,7 +54,7 @@ def test_litert_has_an_interpreter_for_each_thread(digits_served, runs):
 
 def test_as_many_instances_as_there_is_room_for(bundle_path, monkeypatch):
     monkeypatch.setattr(warming, "cores", lambda: 6)
-    assert len(opened(bundle_path, threads=2).sessions) == 3
+    assert len(opened(bundle_path, threads=2).sessions) == 2  # one core is for the event loops
     assert len(opened(bundle_path, threads=4).sessions) == 1
     assert len(opened(bundle_path, threads=9).sessions) == 1
     assert len(opened(bundle_path, threads=2, instances=5).sessions) == 5
@@ -62,7 +62,7 @@ def test_as_many_instances_as_there_is_room_for(bundle_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("one_ns", "all_ns", "threads", "instances"),
-    [(1000, 790, 4, 1), (1000, 810, 1, 4), (1000, 5000, 1, 4)],
+    [(1000, 790, 4, 1), (1000, 810, 1, 3), (1000, 5000, 1, 3)],
 )
 def test_threads_are_tried_out(one_ns, all_ns, threads, instances, bundle_path, monkeypatch):
     monkeypatch.setattr(warming, "cores", lambda: 4)
