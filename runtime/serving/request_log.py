@@ -19,7 +19,7 @@ class RequestLog:
     """Logs requests that were answered.
 
     Args:
-        on: whether all of them; without it only those that failed on the server's side.
+        on: whether all of them; without it only those that the server failed on (500).
     """
 
     def __init__(self, on: bool) -> None:

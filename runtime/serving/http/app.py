@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from stnkit.runtime.errors import StnkitError
+from stnkit.runtime.errors import StnkitError, one_line
 from stnkit.runtime.serving.core import ServingCore
 from stnkit.runtime.serving.errors import InvalidRequestError, ServingError, UnsupportedError
 from stnkit.runtime.serving.http.bodies import Bodies, ClientGoneError, Receive, header
@@ -92,7 +92,7 @@ class ServingApp:
             _LOG.exception("a request failed on a bug")
             status, headers, body = _error(500, "the server failed on this request")
         self.responses[status] += 1
-        if self._log.on or status >= 500:
+        if self._log.on or status == 500:  # refusals come in thousands, and metrics count them
             self._log.write(scope, status, len(body), time.monotonic_ns() - started_ns)
         headers.append((b"content-length", str(len(body)).encode()))
         if self.core.draining:
@@ -255,8 +255,10 @@ class ServingApp:
             if message["type"] == "lifespan.startup":
                 try:
                     await asyncio.to_thread(self.core.open)
-                except StnkitError as exc:
-                    await send({"type": "lifespan.startup.failed", "message": str(exc)})
+                except Exception as exc:  # any other answer, and a host serves without models
+                    if not isinstance(exc, StnkitError):
+                        _LOG.exception("the models were not loaded")
+                    await send({"type": "lifespan.startup.failed", "message": one_line(exc)})
                     return
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
