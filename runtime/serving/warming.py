@@ -26,6 +26,7 @@ __all__ = ["MAX_BATCH_CPU", "WarmModel", "cores", "open_warm"]
 MAX_BATCH_CPU = 8
 """Most items of a run on a CPU where nobody asks for another number."""
 _MAX_BATCH_GPU = 32
+_QUICK_NS = 1_000_000
 # A bucket is timed by the fastest of a few runs: what another process adds is not its cost.
 _RUNS = 5
 _RUNS_S = 0.15
@@ -112,9 +113,9 @@ def open_warm(bundle: Bundle, options: ModelOptions) -> WarmModel:
     threads = None if on_gpu else options.threads
     if not on_gpu and options.threads is None:
         first, threads = _fastest_threads(first, opened, inputs(buckets[0]), notes)
-    # One core is left to the event loops, which otherwise wait for a core at every request.
-    room = max(1, (cores() - 1) // (threads or 1))
-    instances = options.instances or (1 if on_gpu else room)
+    instances = options.instances or (
+        1 if on_gpu else _room(threads or 1, _run_ns(first, inputs(buckets[0])))
+    )
     sessions = [first]
     while len(sessions) < instances:
         # LiteRT's interpreter serves one thread at a time, ONNX Runtime's session any number.
@@ -126,6 +127,13 @@ def open_warm(bundle: Bundle, options: ModelOptions) -> WarmModel:
             cost = _run_ns(session, arrays)
             costs[bucket] = min(cost, costs.get(bucket, cost))
     return WarmModel(tuple(sessions), BatchPlan.of(costs), threads, batchable, tuple(notes))
+
+
+def _room(threads: int, run_ns: int) -> int:
+    """Return how many runs there are cores for."""
+    # Of a quick model there are so many requests that the event loops need a core of their own.
+    free = cores() - 1 if run_ns < _QUICK_NS else cores()
+    return max(1, free // threads)
 
 
 def _artifact(bundle: Bundle, options: ModelOptions) -> str | None:
