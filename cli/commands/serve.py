@@ -9,7 +9,7 @@ import click
 
 from stnkit.cli.extras import require_serve
 from stnkit.cli.native_output import native_stderr_hidden
-from stnkit.cli.options import artifact_option, threads_option
+from stnkit.cli.options import artifact_option
 
 _TOKEN = "STNKIT_MANAGEMENT_TOKEN"
 
@@ -49,7 +49,13 @@ _TOKEN = "STNKIT_MANAGEMENT_TOKEN"
     help="What runs the models.",
 )
 @artifact_option
-@threads_option
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 256),
+    metavar="N",
+    help="Threads that share one run. Default: 1, which serves most; more answer a lone request "
+    "of a large model sooner.",
+)
 @click.option(
     "--instances",
     type=click.IntRange(1, 256),

@@ -43,8 +43,8 @@ _LOG = logging.getLogger("stnkit.serving")
 # A request is taken where its answer is expected within this part of its time: one that waits and
 # is not answered costs others theirs.
 _HOPE = 0.75
-# Where several clients ask, runs on the event loop keep it from reading what would share a batch: so
-# many requests have to have come one by one before.
+# Where several clients ask, runs on the event loop keep it from reading what would share a batch:
+# so many requests have to have come one by one before.
 _LONE_LEAST = 8
 # Of the newest batch in the running mean of what an item takes.
 _WEIGHT = 0.1

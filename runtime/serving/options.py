@@ -57,7 +57,7 @@ class ModelOptions:
         device: `"auto"`, `"cpu"`, `"cuda"` or `"cuda:N"`.
         backend: `"auto"`, `"litert"` or `"onnxruntime"`.
         artifact: file name or format of the artifact; None to choose.
-        threads: threads that share one run, >= 1; None to try out which number is fastest.
+        threads: threads that share one run, >= 1; None for 1, which serves most.
         instances: batches that run at once, >= 1; None for as many as there are cores for them.
         max_batch: most items in one run, >= 1; None for 8 on the CPU and 32 on a GPU.
         max_delay_ms: how long a batch waits for more items; 0 runs what is there.

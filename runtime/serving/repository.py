@@ -85,8 +85,6 @@ class Repository:
     @staticmethod
     def _announce(model: ServedModel) -> None:
         _LOG.info("%s", model.describe())
-        for note in model.notes:
-            _LOG.info("%s: %s", model.name, note)
 
     def get(self, name: str, version: str = "") -> ServedModel:
         """Return the model that answers.

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ServedModel"]
 
-# Waking a thread, and then the event loop again, was measured to cost a lone request 0.1 ms. A run of
-# this length keeps the loop from others for no longer than a few such turns.
+# Waking a thread, and then the event loop again, was measured to cost a lone request 0.1 ms. A run
+# of this length keeps the loop from others for no longer than a few such turns.
 _AT_ONCE_NS = 300_000
 
 _LOG = logging.getLogger("stnkit.serving")
@@ -64,7 +64,6 @@ class ServedModel:
         self.name = name
         self.version = version
         self.statistics = statistics
-        self.notes = warm.notes
         self.plan = warm.plan
         self.batchable = warm.batchable
         self._options = options
