@@ -16,24 +16,21 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stnkit.runtime.errors import one_line
+from stnkit.runtime.serving.assembling import Buffers, together
 from stnkit.runtime.serving.buckets import BatchPlan
 from stnkit.runtime.serving.errors import InferenceError, OverloadedError, ServingError
 from stnkit.runtime.serving.statistics import ModelStatistics
 from stnkit.runtime.serving.work import RetiredError, Work, deliver, deliver_here
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from stnkit.runtime.serving.work import Arrays
 
     Run = Callable[[Arrays], Arrays]
-    # Bucket -> input name -> array of that many items.
-    _Buffers = dict[int, dict[str, npt.NDArray[Any]]]
     _Give = Callable[[Sequence[tuple[Work, Arrays | ServingError]]], None]
 
 __all__ = ["Batcher"]
@@ -81,7 +78,7 @@ class Batcher:
         self._plan = plan
         # A delay is there to wait for company.
         self._at_once = None if max_delay_ms else at_once
-        self._own_buffers: _Buffers = {}
+        self._own_buffers: Buffers = {}
         self._looking: asyncio.AbstractEventLoop | None = None
         self._lone = 0
         self._max_delay_s = max_delay_ms / 1e3
@@ -240,7 +237,7 @@ class Batcher:
         return max(1, min(60, round(self._wait_ns(0) / 1e9)))
 
     def _serve(self, run: Run) -> None:
-        buffers: _Buffers = {}
+        buffers: Buffers = {}
         while True:
             taken = self._take()
             if taken is None:
@@ -250,7 +247,7 @@ class Batcher:
             del taken
 
     def _run_safely(
-        self, run: Run, group: list[Work], items: int, buffers: _Buffers, give: _Give
+        self, run: Run, group: list[Work], items: int, buffers: Buffers, give: _Give
     ) -> None:
         if group:
             try:
@@ -329,7 +326,7 @@ class Batcher:
         run: Run,
         group: list[Work],
         items: int,
-        buffers: _Buffers,
+        buffers: Buffers,
         give: _Give,
     ) -> None:
         started_ns = time.monotonic_ns()
@@ -339,7 +336,7 @@ class Batcher:
         # Views of a request's bytes begin anywhere, and kernels load whole vectors from there.
         aligned = all(value.flags.aligned for value in inputs.values())
         if self._batchable and not (whole and aligned):
-            inputs = _together(group, items, bucket, buffers)
+            inputs = together(group, items, bucket, buffers)
         elif not aligned:
             inputs = {name: np.require(value, requirements="A") for name, value in inputs.items()}
         ready_ns = time.monotonic_ns()
@@ -381,27 +378,3 @@ class Batcher:
             if not work.future.done():
                 self._statistics.add_failure(reason, now_ns - work.arrived_ns)
         give([(work, error) for work in group])
-
-
-def _together(
-    group: Sequence[Work],
-    items: int,
-    bucket: int,
-    buffers: _Buffers,
-) -> Arrays:
-    """Copy the inputs of a group into one batch, filled up with its last item.
-
-    The arrays are kept a thread and bucket: fresh ones of some megabytes cost more in page faults
-    than the copy itself.
-    """
-    kept = buffers.setdefault(bucket, {})
-    for name, value in group[0].inputs.items():
-        batch = kept.get(name)
-        if batch is None or batch.shape[1:] != value.shape[1:]:
-            batch = kept[name] = np.empty((bucket, *value.shape[1:]), value.dtype)
-        at = 0
-        for work in group:
-            batch[at : at + work.items] = work.inputs[name]
-            at += work.items
-        batch[items:] = batch[items - 1]
-    return kept

@@ -19,6 +19,7 @@ from stnkit.runtime.errors import StnkitError, one_line
 from stnkit.runtime.serving.core import ServingCore
 from stnkit.runtime.serving.errors import InvalidRequestError, ServingError, UnsupportedError
 from stnkit.runtime.serving.http.bodies import Bodies, ClientGoneError, Receive, header
+from stnkit.runtime.serving.http.body_sink import SINK
 from stnkit.runtime.serving.http.codec import (
     BINARY_HEADER,
     decode_request,
@@ -159,7 +160,15 @@ class ServingApp:
                 json_length = value
             elif name == b"content-encoding":
                 encoding = value
-        body, held = await self._bodies.read(receive, length, encoding)
+        body: bytes | memoryview
+        sink = scope.get(SINK)
+        if sink is None or length is None or encoding is not None:
+            body, held = await self._bodies.read(receive, length, encoding)
+        else:
+            lead = 0
+            if json_length is not None and json_length.isdigit():
+                lead = -int(json_length[-3:]) % 8  # a thousand is a multiple of eight
+            body, held = await self._bodies.read_into(sink, length, lead)
         try:
             request = decode_request(
                 route.model, route.version, body, json_length, self.core.limits

@@ -13,6 +13,7 @@ from stnkit.runtime.serving.errors import (
     TooLargeError,
     UnsupportedError,
 )
+from stnkit.runtime.serving.http.body_sink import BodySink
 from stnkit.runtime.serving.limits import Limits
 
 __all__ = ["Bodies", "ClientGoneError", "Receive", "header"]
@@ -40,6 +41,34 @@ class Bodies:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self.held_bytes = 0
+
+    async def read_into(self, sink: BodySink, length: bytes, lead: int) -> tuple[memoryview, int]:
+        """Read a large body, uncompressed, where its tensors are read from.
+
+        Args:
+            sink: what takes it.
+            length: value of `Content-Length`.
+            lead: see `BodySink.read`.
+
+        Returns:
+            As `read` does.
+
+        Raises:
+            ClientGoneError: the client went away.
+            NotReadyError: all bodies together take too much at present.
+            TooLargeError: it is longer than the limit.
+        """
+        held = _content_length(length)
+        self._check(held)
+        self._take(held)
+        try:
+            body = await sink.read(held, lead)
+            if body is None:
+                raise ClientGoneError
+        except BaseException:
+            self.release(held)
+            raise
+        return body, held
 
     async def read(
         self, receive: Receive, length: bytes | None, encoding: bytes | None

@@ -12,6 +12,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from stnkit.runtime.serving.http.body_sink import SINK, SINK_BYTES_LEAST, BodySink
 from stnkit.runtime.serving.http.one_write import OneWrite
 from stnkit.runtime.serving.limits import Limits
 
@@ -60,11 +61,14 @@ class BoundedProtocol(HttpToolsProtocol):
         # What is being answered; `self.cycle` is the request that came last.
         self.answering: RequestResponseCycle | None = None
         self.last_words = b""
+        self.sink: BodySink | None = None
         if len(self.connections) > self.limits.connections_max:
             self._refuse(503, "the server has as many connections as it may: try again later")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the request that is being answered, which need not be the last."""
+        if self.sink is not None:
+            self.sink.finish(False)
         if self.answering is not None and not self.answering.response_complete:
             self.answering.disconnected = True
             self.answering.message_event.set()
@@ -111,6 +115,7 @@ class BoundedProtocol(HttpToolsProtocol):
         ahead = len(self.pipeline)
         super().on_headers_complete()
         self.in_body = True
+        self.sink = self._sink()
         if len(self.pipeline) == ahead:  # it need not wait
             self.answering = self.cycle
         if self.expect_100_continue:
@@ -122,7 +127,10 @@ class BoundedProtocol(HttpToolsProtocol):
         """Take a part of the body, where somebody waits for it."""
         self.overhead_bytes = 0
         if not self.deaf and not self.transport.is_closing():
-            super().on_body(body)
+            if self.sink is not None and self.sink.open:
+                self.sink.feed(body)
+            else:
+                super().on_body(body)
 
     def on_message_complete(self) -> None:
         """End the request: the client owes nothing any more."""
@@ -133,6 +141,9 @@ class BoundedProtocol(HttpToolsProtocol):
             if self.expect_100_continue and not self.cycle.response_started:
                 self.cycle.keep_alive = self.keep_alive_with_body
             super().on_message_complete()
+            if self.sink is not None:
+                self.sink.finish(True)
+                self.sink = None
 
     def on_response_complete(self) -> None:
         """Send what is left of the answer; go on with the next request, or say what ends it all."""
@@ -209,6 +220,18 @@ class BoundedProtocol(HttpToolsProtocol):
             return self.pipeline[0][0]
         assert self.answering is not None
         return self.answering
+
+    def _sink(self) -> BodySink | None:
+        """Return what takes the body of the request that begins, where that is a large one."""
+        if self.expect_100_continue:  # asking for the body is the business of ASGI's receive
+            return None
+        for name, value in self.headers:
+            if name == b"content-length" and int(value) >= SINK_BYTES_LEAST:
+                sink = BodySink(self.cycle, self.flow)
+                scope: Any = self.scope
+                scope[SINK] = sink
+                return sink
+        return None
 
     def _unsupported_upgrade_warning(self) -> None:
         # The parser has stopped; the request itself is one like others.

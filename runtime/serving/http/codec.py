@@ -63,7 +63,7 @@ def parse_object(data: bytes | memoryview, limits: Limits) -> dict[str, Any]:
 
 
 def decode_request(
-    model: str, version: str, body: bytes, json_length: bytes | None, limits: Limits
+    model: str, version: str, body: bytes | memoryview, json_length: bytes | None, limits: Limits
 ) -> InferRequest:
     """Read an inference request.
 
