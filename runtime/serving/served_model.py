@@ -21,7 +21,7 @@ from stnkit.runtime.serving.inference import (
 )
 from stnkit.runtime.serving.options import ModelOptions
 from stnkit.runtime.serving.statistics import ModelStatistics
-from stnkit.runtime.serving.warming import distinct, open_warm
+from stnkit.runtime.serving.warming import open_warm
 from stnkit.runtime.serving.work import Work
 from stnkit.runtime.signature import BATCH, TensorSpec
 
@@ -68,7 +68,7 @@ class ServedModel:
         self.batchable = warm.batchable
         self._options = options
         self._warm = warm
-        self._sessions = distinct(warm.sessions)
+        self._sessions = list(dict.fromkeys(warm.sessions))
         self._signature = bundle.manifest.signature
         self._artifact = warm.sessions[0].artifact
         self._outputs = {spec.name: spec for spec in self._signature.outputs}

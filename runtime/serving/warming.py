@@ -5,7 +5,6 @@ All that a first request would pay for, memory plans, kernels, pages, is paid he
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from stnkit.runtime.backends import available
 from stnkit.runtime.bundle import Bundle
+from stnkit.runtime.purposes import usable_cores
 from stnkit.runtime.serving.buckets import BatchPlan, usual_buckets
 from stnkit.runtime.serving.options import ModelOptions
 from stnkit.runtime.session import Session, load
@@ -21,7 +21,7 @@ from stnkit.runtime.signature import BATCH, Signature
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["MAX_BATCH_CPU", "WarmModel", "cores", "open_warm"]
+__all__ = ["MAX_BATCH_CPU", "WarmModel", "open_warm"]
 
 MAX_BATCH_CPU = 8
 """Most items of a run on a CPU where nobody asks for another number."""
@@ -47,11 +47,6 @@ class WarmModel:
     plan: BatchPlan
     threads: int | None
     batchable: bool
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def is_batchable(signature: Signature) -> bool:
@@ -130,7 +125,7 @@ def open_warm(bundle: Bundle, options: ModelOptions) -> WarmModel:
 def _room(threads: int, run_ns: int) -> int:
     """Return how many runs there are cores for."""
     # Of a quick model there are so many requests that the event loops need a core of their own.
-    free = cores() - 1 if run_ns < _QUICK_NS else cores()
+    free = usable_cores() - 1 if run_ns < _QUICK_NS else usable_cores()
     return max(1, free // threads)
 
 
@@ -177,12 +172,3 @@ def _run_ns(session: Session, inputs: dict[str, Any]) -> int:
             break
     assert fastest is not None
     return fastest
-
-
-def distinct(sessions: Sequence[Session]) -> list[Session]:
-    """Return each session once.
-
-    Args:
-        sessions: sessions, some of them several times.
-    """
-    return list(dict.fromkeys(sessions))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stnkit.runtime.errors import one_line
+from stnkit.runtime.purposes import usable_cores
 
 __all__ = ["Machine", "this_machine"]
 
@@ -54,13 +55,11 @@ class Machine:
 def this_machine() -> Machine:
     """Return the machine at hand, with its load at this moment."""
     cores = os.cpu_count() or 1
-    # Neither of the two functions exists on every system.
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
     try:
         load = os.getloadavg()[0]
-    except (AttributeError, OSError):
+    except (AttributeError, OSError):  # not on every system
         load = None
-    return Machine(_cpu_name(), platform.machine(), cores, usable, load)
+    return Machine(_cpu_name(), platform.machine(), cores, usable_cores(), load)
 
 
 def _cpu_name() -> str:

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs
 from stnkit.runtime.errors import BackendError, InputError
 from stnkit.runtime.images import predictions_of
 from stnkit.runtime.preprocess import decode_image
+from stnkit.runtime.purposes import usable_cores
 from stnkit.runtime.serving.core import ServingCore
 from stnkit.runtime.serving.errors import (
     DeadlineError,
@@ -21,7 +22,6 @@ from stnkit.runtime.serving.errors import (
     UnsupportedError,
 )
 from stnkit.runtime.serving.inference import InferRequest, RequestedOutput
-from stnkit.runtime.serving.warming import cores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +47,7 @@ class ImageRoute:
         self._core = core
         # An image of the largest size takes some hundred megabytes while it is decoded. The threads
         # are its own: a client that goes away frees a place only once its image is done with.
-        self._decoders = ThreadPoolExecutor(cores(), thread_name_prefix="stnkit-image")
+        self._decoders = ThreadPoolExecutor(usable_cores(), thread_name_prefix="stnkit-image")
 
     async def classify(
         self,

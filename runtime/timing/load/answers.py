@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stnkit.runtime.errors import one_line
-from stnkit.runtime.timing.load.request import DATATYPES
+from stnkit.runtime.serving.datatypes import NUMPY_TYPES
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -56,7 +56,7 @@ def _tensors(head: bytes, body: bytes) -> dict[str, npt.NDArray[Any]]:
         raise ValueError(f"{length} of {len(body)} bytes are JSON")
     tensors, at = {}, length
     for output in json.loads(body[:length])["outputs"]:
-        dtype = DATATYPES[output["datatype"]]
+        dtype = NUMPY_TYPES[output["datatype"]]
         size = (output.get("parameters") or {}).get("binary_data_size")
         if size is None:
             value = np.asarray(output["data"], dtype)

@@ -10,29 +10,12 @@ from urllib.parse import quote
 import numpy as np
 
 from stnkit.runtime.errors import InputError
+from stnkit.runtime.serving.datatypes import DATATYPES
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["DATATYPES", "get_request", "infer_request", "post_request"]
-
-DATATYPES = {
-    "BOOL": "bool",
-    "UINT8": "uint8",
-    "UINT16": "uint16",
-    "UINT32": "uint32",
-    "UINT64": "uint64",
-    "INT8": "int8",
-    "INT16": "int16",
-    "INT32": "int32",
-    "INT64": "int64",
-    "FP16": "float16",
-    "FP32": "float32",
-    "FP64": "float64",
-}
-"""The Open Inference Protocol's names of the dtypes of fixed size."""
-
-_NAMES = {dtype: name for name, dtype in DATATYPES.items()}
+__all__ = ["get_request", "infer_request", "post_request"]
 
 
 def get_request(path: str, *, host: str = "127.0.0.1") -> bytes:
@@ -84,9 +67,9 @@ def infer_request(
     """
     described, raw = [], []
     for name, value in inputs.items():
-        datatype = _NAMES.get(value.dtype.name)
+        datatype = DATATYPES.get(value.dtype.name)
         if datatype is None:
-            raise InputError(f'"{name}" is {value.dtype}: expected one of {", ".join(_NAMES)}')
+            raise InputError(f'"{name}" is {value.dtype}: expected one of {", ".join(DATATYPES)}')
         tensor: dict[str, Any] = {"name": name, "shape": value.shape, "datatype": datatype}
         if binary:
             raw.append(np.ascontiguousarray(value).tobytes())

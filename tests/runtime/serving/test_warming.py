@@ -7,8 +7,9 @@ import pytest
 from stnkit.runtime.bundle import open_bundle
 from stnkit.runtime.errors import BackendMissingError, InputError
 from stnkit.runtime.manifest import Signature, TensorSpec
+from stnkit.runtime.purposes import usable_cores
 from stnkit.runtime.serving import ModelOptions, warming
-from stnkit.runtime.serving.warming import cores, is_batchable, open_warm
+from stnkit.runtime.serving.warming import is_batchable, open_warm
 from stnkit.runtime.session import Session
 
 
@@ -55,7 +56,7 @@ def test_litert_has_an_interpreter_for_each_thread(digits_served, runs):
 @pytest.mark.parametrize(("run_ns", "rooms"), [(999_999, (2, 1, 1)), (1_000_000, (3, 1, 1))])
 def test_as_many_instances_as_there_is_room_for(run_ns, rooms, bundle_path, monkeypatch):
     """A quick model leaves a core to the event loops, which have as much to do as it has."""
-    monkeypatch.setattr(warming, "cores", lambda: 6)
+    monkeypatch.setattr(warming, "usable_cores", lambda: 6)
     monkeypatch.setattr(warming, "_run_ns", lambda *arguments: run_ns)
     found = [len(opened(bundle_path, threads=threads).sessions) for threads in (2, 4, 9)]
     assert tuple(found) == rooms
@@ -63,7 +64,7 @@ def test_as_many_instances_as_there_is_room_for(run_ns, rooms, bundle_path, monk
 
 
 def test_each_run_has_a_thread_of_its_own_where_nobody_asks_for_more(bundle_path, monkeypatch):
-    monkeypatch.setattr(warming, "cores", lambda: 4)
+    monkeypatch.setattr(warming, "usable_cores", lambda: 4)
     monkeypatch.setattr(warming, "_run_ns", lambda *arguments: 10**7)
     warm = opened(bundle_path)
     assert (warm.threads, len(warm.sessions)) == (1, 4)
@@ -72,7 +73,7 @@ def test_each_run_has_a_thread_of_its_own_where_nobody_asks_for_more(bundle_path
 
 
 def test_one_core(bundle_path, monkeypatch):
-    monkeypatch.setattr(warming, "cores", lambda: 1)
+    monkeypatch.setattr(warming, "usable_cores", lambda: 1)
     warm = opened(bundle_path)
     assert (warm.threads, len(warm.sessions)) == (1, 1)
 
@@ -124,4 +125,4 @@ def test_what_counts_items(inputs, outputs, expected):
 
 
 def test_cores():
-    assert cores() >= 1
+    assert usable_cores() >= 1
