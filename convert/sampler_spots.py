@@ -8,7 +8,7 @@ from typing import Any
 
 from stnkit.models.taps import SAMPLED_MARK
 
-_MARK = re.compile(rf"{SAMPLED_MARK}_([a-z]+)_([a-z]+)(_\d+)?")
+_MARK = re.compile(rf"{SAMPLED_MARK}_([a-z]+)_([a-z0-9]+)(_\d+)?")
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class SamplerSpot:
         node: The node whose output is the sampled image, an Identity.
         image: Tensor that is read, `[batch, height, width, channels]`.
         grid: Tensor that says where it is read.
-        kind: What that is: `"points"` for `[batch, 2, height, width]` in pixels, `"corners"` and
-            `"edges"` for affine thetas `[batch, 2, 3]` with and without `align_corners`.
+        kind: What that is: `"points"` for `[batch, 2, height, width]` in pixels, else the kind of a
+            theta, see `stnkit.models.sampling.pixel_grid.theta_kind`.
         padding_mode: `"zeros"` or `"border"`.
     """
 

@@ -49,8 +49,8 @@ def mark_sampled(sampled: Any, image: Any, grid: PixelGrid, padding_mode: str) -
     """Mark what the sampler computed from what, so that an exporter can put one op in its place.
 
     The mark is an op that hands all of it on, of which only the first output is used. Its name
-    ends in the padding mode, and in what says where: "points" in pixels, or an affine theta with
-    `align_corners` ("corners") or without ("edges").
+    ends in the padding mode, and in what says where: "points" in pixels, or the kind of a theta,
+    see `PixelGrid.origin`.
 
     Args:
         sampled: The sampled image.
@@ -61,11 +61,7 @@ def mark_sampled(sampled: Any, image: Any, grid: PixelGrid, padding_mode: str) -
     Returns:
         `sampled` itself.
     """
-    if grid.affine is None:
-        kind, where = "points", grid.dense()
-    else:
-        where, aligned = grid.affine
-        kind = "corners" if aligned else "edges"
+    kind, where = grid.origin or ("points", grid.dense())
     # What is handed on beside the result has no gradient.
     rest = [tf.stop_gradient(image), tf.stop_gradient(where)]
     name = f"{SAMPLED_MARK}_{padding_mode}_{kind}"

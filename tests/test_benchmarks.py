@@ -6,6 +6,7 @@ import importlib.util
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -41,6 +42,28 @@ def test_without_optimisations_other_kernels_run(false_alarms, tmp_path):
         assert ort.InferenceSession is not before[0]
         assert litert.Interpreter is not before[1]
     assert before == (ort.InferenceSession, litert.Interpreter)
+
+
+def test_every_way_to_run_a_file_is_taken(false_alarms, tmp_path, monkeypatch):
+    from stnkit.convert import convert, source_from_keras
+    from stnkit.models.zoo import make
+    from stnkit.runtime.backends import litert
+
+    convert(source_from_keras(make("tutorial")), tmp_path / "bundle")
+    made = []
+    interpreter = litert.Interpreter
+
+    def seen(**options):
+        made.append((options["num_threads"], "experimental_op_resolver_type" in options))
+        return interpreter(**options)
+
+    monkeypatch.setattr(litert, "Interpreter", seen)
+    files = [f for f in false_alarms.opened(tmp_path / "bundle") if f.format == "tflite"]
+    made.clear()
+    for file in files:
+        file.rest()
+        file.run({spec.name: np.zeros((1, *spec.shape[1:]), np.float32) for spec in file.inputs})
+    assert made == [(1, False), (2, False), (1, True), (2, True)]
 
 
 def test_the_stored_result_is_clean(false_alarms):

@@ -56,6 +56,13 @@ class NodeBuilder:
         """Return a tensor with one axis more."""
         return self.op("Unsqueeze", [tensor, self.constant([axis], np.int64)], shape)
 
+    def absolute_sum(self, tensor: str, axis: int, shape: list[int]) -> str:
+        """Return the sums of absolute values along an axis, which stays as one of size 1."""
+        if self._ctx.opset < 18:  # the axes became an input
+            return self.op("ReduceL1", [tensor], shape, attr={"axes": [axis], "keepdims": 1})
+        axes = self.constant([axis], np.int64)
+        return self.op("ReduceL1", [tensor, axes], shape, attr={"keepdims": 1})
+
     def split(self, tensor: str, axis: int, shapes: list[list[int]]) -> list[str]:
         """Return the parts of a tensor along an axis."""
         sizes = self.constant([shape[axis] for shape in shapes], np.int64)

@@ -35,12 +35,13 @@ class PixelGrid:
         parts: `[batch, 2, width]` and `[batch, 2, height]` whose outer sum is the grid; None where
             it is no such sum.
         points: `[batch, 2, height, width]`; None where `parts` says it.
-        affine: Theta `[batch, 2, 3]` and `align_corners` where the grid is that of an affine theta.
+        origin: Kind of theta and theta itself, where an exporter can compute the grid from it anew;
+            `theta_kind` makes the kinds.
     """
 
     parts: tuple[Any, Any] | None = None
     points: Any = None
-    affine: tuple[Any, bool] | None = None
+    origin: tuple[str, Any] | None = None
 
     @property
     def dtype(self) -> Any:
@@ -53,6 +54,18 @@ class PixelGrid:
             return self.points + shift if shift else self.points
         across, down = self.parts
         return tf.expand_dims(across, 2) + tf.expand_dims(down + shift if shift else down, 3)
+
+
+def theta_kind(align_corners: bool, control_points: int = 0) -> str:
+    """Return what kind of theta a grid comes from, in the letters that names of ops may have.
+
+    Args:
+        align_corners: What -1 and 1 stand for: "corners" if True, else "edges".
+        control_points: Those of a thin plate spline along a side, theta `[batch, K * K, 2]`:
+            "spline4edges"; 0 for an affine theta `[batch, 2, 3]`.
+    """
+    where = "corners" if align_corners else "edges"
+    return f"spline{control_points}{where}" if control_points else where
 
 
 def frame(image_size: tuple[Size, Size], align_corners: bool, dtype: Any) -> tuple[Any, Any]:
@@ -83,7 +96,7 @@ def affine_pixel_grid(
     across = scaled[:, :, 0:1] * columns
     down = scaled[:, :, 1:2] * rows + (scaled[:, :, 2:3] + tf.reshape(offset, [2, 1]))
     parts = (_kept(across, _ACROSS), _kept(down, _DOWN))
-    return PixelGrid(parts=parts, affine=(theta, align_corners))
+    return PixelGrid(parts=parts, origin=(theta_kind(align_corners), theta))
 
 
 def dense_pixel_grid(
