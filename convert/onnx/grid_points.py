@@ -177,8 +177,8 @@ def _from_spline(
     moved = build.op("Where", [sound, moved, build.constant(_LOWEST)], there)
     there = [batch, count + 2, 2]
     if batch > 0:
-        own = build.constant(np.repeat(own, batch, axis=0))
-        terms = build.op("Concat", [moved, own], there, attr={"axis": 1})
+        places = build.constant(np.repeat(own, batch, axis=0))
+        terms = build.op("Concat", [moved, places], there, attr={"axis": 1})
     else:
         pads = build.constant([0, 0, 0, 0, 2, 0], np.int64)
         own = np.concatenate([np.zeros((1, count, 2)), own], axis=1)

@@ -87,7 +87,8 @@ class Batcher:
         self._statistics = statistics
         self._name = name
         self._queue: deque[Work] = deque()
-        self._ready = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._ready = threading.Condition(self._lock)
         self._idle = 0
         self._running = 0
         self._waiting_items = 0
@@ -131,7 +132,7 @@ class Batcher:
                 request's time.
             RetiredError: see there.
         """
-        with self._ready:
+        with self._lock:
             if self._retired:
                 raise RetiredError("the model was replaced")
             waiting = len(self._queue)
@@ -157,7 +158,7 @@ class Batcher:
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         """Run a request that is alone here and now, and wake threads for several."""
-        with self._ready:
+        with self._lock:
             if self._looking is loop:
                 self._looking = None
             waiting = len(self._queue)
@@ -195,7 +196,7 @@ class Batcher:
         Args:
             work: the request; one that runs already is left alone.
         """
-        with self._ready:
+        with self._lock:
             try:
                 self._queue.remove(work)
             except ValueError:  # it was taken
@@ -211,13 +212,13 @@ class Batcher:
         Returns:
             Whether all of them have ended.
         """
-        with self._ready:
+        with self._lock:
             self._retired = True
             self._ready.notify_all()
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         for thread in self._threads:
             thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
-        with self._ready:  # a run on an event loop
+        with self._lock:  # a run on an event loop
             while self._running and (deadline is None or time.monotonic() < deadline):
                 self._ready.wait(None if deadline is None else deadline - time.monotonic())
             return not self._running and not any(thread.is_alive() for thread in self._threads)
@@ -256,7 +257,7 @@ class Batcher:
                 _LOG.exception("%s: a batch was lost to a bug", self._name)
                 error = InferenceError("the server failed on this request")
                 self._fail(group, "bug", error, give)
-        with self._ready:
+        with self._lock:
             self._running -= 1
             self._running_items -= items
             if self._retired or (self._queue and self._idle):
@@ -264,7 +265,7 @@ class Batcher:
 
     def _take(self) -> tuple[list[Work], int] | None:
         """Wait for work; None once there is none and will be none."""
-        with self._ready:
+        with self._lock:
             while not self._queue:
                 if self._retired:
                     return None
@@ -361,16 +362,13 @@ class Batcher:
         self._item_ns += _WEIGHT * ((ended_ns - started_ns) / items - self._item_ns)
         # Who went away, or ran out of time, is counted as such.
         answered = [work.arrived_ns for work in group if not work.future.done()]
-        give(results)
-        self._statistics.add_batch(
-            answered,
-            items,
-            bucket,
-            started_ns,
-            ready_ns,
-            done_ns,
-            ended_ns,
-        )
+        counts = (answered, items, bucket, started_ns, ready_ns, done_ns, ended_ns)
+        if give is deliver_here:
+            give(results)
+            self._statistics.add_batch(*counts)
+        else:  # who has its answer and asks at once finds it counted: the loop goes on meanwhile
+            self._statistics.add_batch(*counts)
+            give(results)
 
     def _fail(self, group: Sequence[Work], reason: str, error: ServingError, give: _Give) -> None:
         now_ns = time.monotonic_ns()

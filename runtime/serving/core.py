@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ from stnkit.runtime.serving.limits import Limits
 from stnkit.runtime.serving.options import BundleSource, ModelOptions
 from stnkit.runtime.serving.repository import Repository
 from stnkit.runtime.serving.tracing import Tracer
-from stnkit.runtime.serving.work import RetiredError
+from stnkit.runtime.serving.work import RetiredError, Waiter, Work
 
 if TYPE_CHECKING:
     from stnkit.runtime.serving.served_model import ServedModel
@@ -173,43 +172,55 @@ class ServingCore:
         """
         if self.tracer.on:
             with self.tracer.span(request.model, request.carrier):
-                return await self._of_newest(request)
-        return await self._of_newest(request)
+                return await self._infer(request)
+        return await self._infer(request)
 
-    async def _of_newest(self, request: InferRequest) -> InferResponse:
-        while True:
-            model = self.repository.get(request.model, request.version)
-            try:
-                return await self._infer(model, request)
-            except RetiredError:
-                # A reload put another one in its place between the two lines above.
-                continue
-
-    async def _infer(self, model: ServedModel, request: InferRequest) -> InferResponse:
-        statistics = model.statistics
-        try:
-            work = model.work(request)
-            model.batcher.submit(work)
-        except OverloadedError:
-            statistics.add_failure("overloaded")
-            raise
-        except ServingError:
-            statistics.add_failure("invalid")
-            raise
+    async def _infer(self, request: InferRequest) -> InferResponse:
+        future = asyncio.get_running_loop().create_future()
+        model, work = self.enqueue(request, future)
         timer = work.loop.call_later((work.deadline_ns - work.arrived_ns) / 1e9, work.expire)
         try:
-            outputs = await work.future
+            outputs = await future
         except DeadlineError:
-            model.batcher.withdraw(work)
-            statistics.add_failure("deadline", work.deadline_ns - work.arrived_ns)
+            model.give_up(work, "deadline")
             raise
         except asyncio.CancelledError:
-            model.batcher.withdraw(work)
-            statistics.add_failure("cancelled", time.monotonic_ns() - work.arrived_ns)
+            model.give_up(work, "cancelled")
             raise
         finally:
             timer.cancel()
         return model.answer(request, outputs)
+
+    def enqueue(self, request: InferRequest, waiter: Waiter) -> tuple[ServedModel, Work]:
+        """Put a request into the queue of its model; to be called on an event loop.
+
+        Whoever calls ends the wait at the deadline, and tells the model of a request for whose
+        answer nobody waits any more; `infer` does both.
+
+        Args:
+            request: what a client asks.
+            waiter: who waits for the outputs.
+
+        Returns:
+            The model that answers, and the request in its queue.
+
+        Raises:
+            ServingError: see `infer`.
+        """
+        while True:
+            model = self.repository.get(request.model, request.version)
+            try:
+                work = model.work(request, waiter)
+                model.batcher.submit(work)
+            except RetiredError:  # a reload put another one in its place meanwhile
+                continue
+            except OverloadedError:
+                model.statistics.add_failure("overloaded")
+                raise
+            except ServingError:
+                model.statistics.add_failure("invalid")
+                raise
+            return model, work
 
     def check_management(self, authorization: str | None) -> None:
         """Let only those through who may manage models.

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from stnkit.runtime.array_check import check_inputs
 from stnkit.runtime.bundle import Bundle
@@ -22,7 +25,7 @@ from stnkit.runtime.serving.inference import (
 from stnkit.runtime.serving.options import ModelOptions
 from stnkit.runtime.serving.statistics import ModelStatistics
 from stnkit.runtime.serving.warming import open_warm
-from stnkit.runtime.serving.work import Work
+from stnkit.runtime.serving.work import Waiter, Work
 from stnkit.runtime.signature import BATCH, TensorSpec
 
 if TYPE_CHECKING:
@@ -72,6 +75,10 @@ class ServedModel:
         self._signature = bundle.manifest.signature
         self._artifact = warm.sessions[0].artifact
         self._outputs = {spec.name: spec for spec in self._signature.outputs}
+        self._all_outputs = {
+            binary: [RequestedOutput(name, binary=binary) for name in self._outputs]
+            for binary in (False, True)
+        }
         # Requests of other sizes of images may arrive together: only equal ones share a batch.
         self._open = any(
             isinstance(size, str) for spec in self._signature.inputs for size in spec.shape[1:]
@@ -110,11 +117,12 @@ class ServedModel:
             f"{batches}"
         )
 
-    def work(self, request: InferRequest) -> Work:
+    def work(self, request: InferRequest, waiter: Waiter | None = None) -> Work:
         """Check a request and make it ready for the queue; to be called on an event loop.
 
         Args:
             request: what a client asks.
+            waiter: who waits for the outputs; None makes a future.
 
         Raises:
             InvalidRequestError: inputs that do not fit the signature, too many items, or an output
@@ -127,7 +135,18 @@ class ServedModel:
             timeout_ms = min(timeout_ms, request.timeout_ms)
         inputs = request.inputs
         items, key = self._measure(inputs)
-        return Work(inputs, items, key, timeout_ms)
+        return Work(inputs, items, key, timeout_ms, waiter)
+
+    def give_up(self, work: Work, reason: str) -> None:
+        """Take a request back for whose answer nobody waits any more, and count it.
+
+        Args:
+            work: the request.
+            reason: `"deadline"` or `"cancelled"`.
+        """
+        self.batcher.withdraw(work)
+        ended_ns = min(time.monotonic_ns(), work.deadline_ns)
+        self.statistics.add_failure(reason, ended_ns - work.arrived_ns)
 
     def refuse_when_full(self) -> None:
         """Refuse a request that would wait for too long, before its body is read for nothing.
@@ -146,9 +165,7 @@ class ServedModel:
             request: what was asked.
             outputs: output name -> array, from the model.
         """
-        wanted = request.outputs or [
-            RequestedOutput(name, binary=request.binary) for name in self._outputs
-        ]
+        wanted = request.outputs or self._all_outputs[request.binary]
         tensors = []
         for output in wanted:
             value = outputs[output.name]
@@ -237,12 +254,12 @@ class ServedModel:
         quickest = min(self.plan.costs_ns.values())
         return self._sessions[0].run if self.device == "cpu" and quickest < _AT_ONCE_NS else None
 
-    def _plain_input(self) -> tuple[str, tuple[int, ...], str] | None:
+    def _plain_input(self) -> tuple[str, tuple[int, ...], np.dtype[Any]] | None:
         """Return name, shape of an item and dtype of an only input whose items have one size."""
         if len(self._signature.inputs) != 1 or not self.batchable or self._open:
             return None
         spec = self._signature.inputs[0]
-        return spec.name, tuple(int(size) for size in spec.shape[1:]), spec.dtype
+        return spec.name, tuple(int(size) for size in spec.shape[1:]), np.dtype(spec.dtype)
 
     def _measure(self, inputs: Mapping[str, npt.NDArray[Any]]) -> tuple[int, Any]:
         """Return how many items the inputs hold, and what they may share a batch with."""

@@ -19,7 +19,8 @@ import uvicorn
 from stnkit.runtime.errors import InputError, one_line
 from stnkit.runtime.serving.core import ServingCore
 from stnkit.runtime.serving.http.app import ServingApp
-from stnkit.runtime.serving.http.bounded_protocol import bounded, close_slow
+from stnkit.runtime.serving.http.bounded_protocol import bounded, close_slow, cut_off
+from stnkit.runtime.serving.http.express import Express
 from stnkit.runtime.serving.listening import check_certificate, listen, refuse_connections
 
 __all__ = ["ServerOptions", "run_server"]
@@ -186,6 +187,7 @@ class _Uvicorn(uvicorn.Server):
         ending_stuck = asyncio.create_task(self._end_stuck())
         try:
             await super().shutdown(sockets)
+            cut_off(self.server_state.connections)
         finally:
             ending_stuck.cancel()
 
@@ -259,11 +261,10 @@ async def _drain(core: ServingCore, options: ServerOptions, ending: asyncio.Even
 def _config(core: ServingCore, options: ServerOptions) -> uvicorn.Config:
     app: Any = ServingApp(core, log_requests=options.log_requests)
     # It takes fractions of a second too, and says that it does not.
-    idle_s: Any = core.limits.idle_timeout_s
     grace_s: Any = options.grace_s
     config = uvicorn.Config(
         app,
-        http=bounded(core.limits),
+        http=bounded(core.limits, Express(app)),
         ws="none",
         lifespan="off",
         access_log=False,
@@ -271,7 +272,6 @@ def _config(core: ServingCore, options: ServerOptions) -> uvicorn.Config:
         server_header=False,
         date_header=False,
         proxy_headers=False,
-        timeout_keep_alive=idle_s,
         timeout_graceful_shutdown=grace_s,
         ssl_certfile=options.certificate,
         ssl_keyfile=options.key,

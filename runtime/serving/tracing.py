@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -13,6 +14,10 @@ CARRIED = ("traceparent", "tracestate", "baggage")
 """Headers, and keys of gRPC's metadata, in which a caller names its own span (W3C)."""
 
 
+# A provider that is set up while the server runs is noticed within this time.
+_LOOK_S = 1.0
+
+
 class Tracer:
     """Opens a span a request; where nobody listens to spans it opens none.
 
@@ -21,6 +26,7 @@ class Tracer:
     """
 
     def __init__(self) -> None:
+        self._look_again = 0.0
         try:
             self._installed = find_spec("opentelemetry.trace") is not None
         except ModuleNotFoundError:  # its parent package is not there
@@ -30,8 +36,11 @@ class Tracer:
     @property
     def on(self) -> bool:
         """Whether spans go anywhere: OpenTelemetry is installed, and has a provider."""
-        if self._tracer is None and self._installed:
+        if self._tracer is None and self._installed and time.monotonic() >= self._look_again:
             from opentelemetry import trace
+
+            # Asked with every request: looking takes as long as a part of answering it.
+            self._look_again = time.monotonic() + _LOOK_S
 
             # Without one the API hands out spans that nobody gets, at 10 microseconds each.
             if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):

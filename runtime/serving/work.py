@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from stnkit.runtime.errors import StnkitError
 from stnkit.runtime.serving.errors import DeadlineError, ServingError
@@ -16,13 +16,26 @@ if TYPE_CHECKING:
 
     Arrays = Mapping[str, npt.NDArray[Any]]
 
-__all__ = ["RetiredError", "Work", "deliver", "deliver_here"]
+__all__ = ["RetiredError", "Waiter", "Work", "deliver", "deliver_here"]
 
 _LOG = logging.getLogger("stnkit.serving")
 
 
 class RetiredError(StnkitError):
     """The batcher takes no more work: another one has its place."""
+
+
+class Waiter(Protocol):
+    """Who waits for an answer, on an event loop: one of asyncio's futures, or what is like one."""
+
+    def done(self) -> bool:
+        """Return whether nothing is waited for any more."""
+
+    def set_result(self, outputs: Arrays, /) -> None:
+        """Take the answer."""
+
+    def set_exception(self, error: ServingError, /) -> None:
+        """Take what is said in place of an answer."""
 
 
 class Work:
@@ -33,19 +46,27 @@ class Work:
         items: how many items the arrays hold.
         key: requests with equal keys may run in one batch.
         timeout_ms: time until the answer must be there.
+        waiter: who waits for the outputs, on the event loop that runs here; None makes a future.
 
     Attributes:
-        future: the outputs, input to whoever awaits; cancelling it takes the request back.
+        future: the one who waits; a request whose answer nobody waits for does not run.
     """
 
     __slots__ = ("arrived_ns", "deadline_ns", "future", "inputs", "items", "key", "loop")
 
-    def __init__(self, inputs: Arrays, items: int, key: Hashable, timeout_ms: float) -> None:
+    def __init__(
+        self,
+        inputs: Arrays,
+        items: int,
+        key: Hashable,
+        timeout_ms: float,
+        waiter: Waiter | None = None,
+    ) -> None:
         self.inputs = inputs
         self.items = items
         self.key = key
         self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[Arrays] = self.loop.create_future()
+        self.future: Waiter = self.loop.create_future() if waiter is None else waiter
         self.arrived_ns = time.monotonic_ns()
         self.deadline_ns = self.arrived_ns + int(timeout_ms * 1e6)
 

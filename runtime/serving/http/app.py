@@ -13,22 +13,17 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import orjson
-
 from stnkit.runtime.errors import StnkitError, one_line
 from stnkit.runtime.serving.core import ServingCore
 from stnkit.runtime.serving.errors import InvalidRequestError, ServingError, UnsupportedError
-from stnkit.runtime.serving.http.bodies import Bodies, ClientGoneError, Receive, header
+from stnkit.runtime.serving.http.answers import Answer, error_answer, infer_answer, json_answer
+from stnkit.runtime.serving.http.bodies import Bodies, ClientGoneError, Receive, header, lead_bytes
 from stnkit.runtime.serving.http.body_sink import SINK
-from stnkit.runtime.serving.http.codec import (
-    BINARY_HEADER,
-    decode_request,
-    encode_response,
-    parse_object,
-)
+from stnkit.runtime.serving.http.codec import BINARY_HEADER, parse_object
 from stnkit.runtime.serving.http.description import openapi
 from stnkit.runtime.serving.http.image_route import ImageRoute
-from stnkit.runtime.serving.http.routes import MethodError, Route, find_route
+from stnkit.runtime.serving.http.reader import RequestReader
+from stnkit.runtime.serving.http.routes import Route, find_route
 from stnkit.runtime.serving.metrics import Metrics
 from stnkit.runtime.serving.request_log import RequestLog
 from stnkit.runtime.serving.tracing import CARRIED
@@ -36,13 +31,8 @@ from stnkit.runtime.serving.tracing import CARRIED
 __all__ = ["ServingApp"]
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-_Headers = list[tuple[bytes, bytes]]
-_Answer = tuple[int, _Headers, bytes]
 
 _LOG = logging.getLogger("stnkit.serving")
-
-_JSON = (b"content-type", b"application/json")
-_BINARY = (b"content-type", b"application/octet-stream")
 
 # Watching the connection takes a task: only a request that waits longer than this gets one.
 _PATIENCE_S = 0.02
@@ -56,16 +46,25 @@ class ServingApp:
     Args:
         core: the models.
         log_requests: whether every request leaves a line in the log.
+
+    Attributes:
+        responses: HTTP status -> answers so far.
+        bodies: what all requests hold.
+        read: reads what an inference request asks.
+        log: where requests are noted.
+        infer_routes: path, as it is sent, -> what it asks for: those of models that are served.
     """
 
     def __init__(self, core: ServingCore, *, log_requests: bool = False) -> None:
         self.core = core
         self.responses: Counter[int] = Counter()
         self.metrics = Metrics(core, self.responses)
-        self._bodies = Bodies(core.limits)
-        self._log = RequestLog(log_requests)
+        self.bodies = Bodies(core.limits)
+        self.read = RequestReader(core.limits)
+        self.log = RequestLog(log_requests)
         self._images = ImageRoute(core)
         self._routes: dict[tuple[str, str], Route] = {}
+        self.infer_routes: dict[bytes, Route] = {}
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request, or follow the server's life; see ASGI."""
@@ -79,36 +78,26 @@ class ServingApp:
         started_ns = time.monotonic_ns()
         try:
             status, headers, body = await self._answer(scope, receive)
-        except ServingError as exc:
-            status, headers, body = _error(exc.status, str(exc))
-            if exc.retry_after_s is not None:
-                headers.append((b"retry-after", str(exc.retry_after_s).encode()))
-            if isinstance(exc, MethodError):
-                headers.append((b"allow", ", ".join(exc.allowed).encode()))
-            elif exc.status == 401:
-                headers.append((b"www-authenticate", b"Bearer"))
         except ClientGoneError:
             return
-        except Exception:
-            _LOG.exception("a request failed on a bug")
-            status, headers, body = _error(500, "the server failed on this request")
+        except Exception as exc:
+            status, headers, body = error_answer(exc)
         self.responses[status] += 1
-        if self._log.on or status == 500:  # refusals come in thousands, and metrics count them
-            self._log.write(scope, status, len(body), time.monotonic_ns() - started_ns)
+        if self.log.on or status == 500:  # refusals come in thousands, and metrics count them
+            self.log.write(scope, status, len(body), time.monotonic_ns() - started_ns)
         headers.append((b"content-length", str(len(body)).encode()))
         if self.core.draining:
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def _answer(self, scope: dict[str, Any], receive: Receive) -> _Answer:
+    async def _answer(self, scope: dict[str, Any], receive: Receive) -> Answer:
         key = (scope["method"], scope["path"])
         route = self._routes.get(key)
         if route is None:
             route = find_route(*key, limits=self.core.limits)
-            # Kept for what is served alone: a client chooses paths, and would fill the memory.
-            if route.action == "infer" and self._known(route):
-                self._routes[key] = route
+            if route.action == "infer":
+                self._remember(key, route, scope)
         if route.action == "infer":
             return await self._infer(route, scope, receive)
         if route.action == "classify":
@@ -117,39 +106,43 @@ class ServingApp:
             return await self._manage(route, scope, receive)
         return self._tell(route)
 
-    def _known(self, route: Route) -> bool:
+    def _remember(self, key: tuple[str, str], route: Route, scope: dict[str, Any]) -> None:
+        """Keep the route of what is served: a client chooses paths, and would fill the memory."""
         try:
             self.core.repository.get(route.model, route.version)
         except ServingError:
-            return False
-        return True
+            return
+        plain = key[1].encode()
+        if scope.get("raw_path", plain) == plain:  # there are any number of ways to quote it
+            self._routes[key] = route
+            self.infer_routes[plain] = route
 
-    def _tell(self, route: Route) -> _Answer:
+    def _tell(self, route: Route) -> Answer:
         """Answer what needs no body."""
         core = self.core
         action = route.action
         if action == "live":
-            return _json(200 if core.live() else 503, {"live": core.live()})
+            return json_answer(200 if core.live() else 503, {"live": core.live()})
         if action == "ready":
-            return _json(200 if core.ready() else 503, {"ready": core.ready()})
+            return json_answer(200 if core.ready() else 503, {"ready": core.ready()})
         if action == "model_ready":
             ready = core.model_ready(route.model, route.version)
-            return _json(200 if ready else 503, {"name": route.model, "ready": ready})
+            return json_answer(200 if ready else 503, {"name": route.model, "ready": ready})
         if action == "server":
-            return _json(200, core.server_metadata())
+            return json_answer(200, core.server_metadata())
         if action == "metadata":
-            return _json(200, core.model_metadata(route.model, route.version))
+            return json_answer(200, core.model_metadata(route.model, route.version))
         if action == "config":
-            return _json(200, core.model_config(route.model, route.version))
+            return json_answer(200, core.model_config(route.model, route.version))
         if action == "stats":
-            return _json(200, core.statistics(route.model, route.version))
+            return json_answer(200, core.statistics(route.model, route.version))
         if action == "openapi":
-            return 200, [_JSON], openapi()
+            return 200, [(b"content-type", b"application/json")], openapi()
         assert action == "metrics"
         content_type, text = self.metrics.text()
         return 200, [(b"content-type", content_type)], text
 
-    async def _infer(self, route: Route, scope: dict[str, Any], receive: Receive) -> _Answer:
+    async def _infer(self, route: Route, scope: dict[str, Any], receive: Receive) -> Answer:
         # Refused before the body is read: under overload most requests end here.
         self.core.repository.get(route.model, route.version).refuse_when_full()
         length = json_length = encoding = None
@@ -163,32 +156,24 @@ class ServingApp:
         body: bytes | memoryview
         sink = scope.get(SINK)
         if sink is None or length is None or encoding is not None:
-            body, held = await self._bodies.read(receive, length, encoding)
+            body, held = await self.bodies.read(receive, length, encoding)
         else:
-            lead = 0
-            if json_length is not None and json_length.isdigit():
-                lead = -int(json_length[-3:]) % 8  # a thousand is a multiple of eight
-            body, held = await self._bodies.read_into(sink, length, lead)
+            body, held = await self.bodies.read_into(sink, length, lead_bytes(json_length))
         try:
-            request = decode_request(
-                route.model, route.version, body, json_length, self.core.limits
-            )
-            if self._log.on:
+            request = self.read(route.model, route.version, body, json_length)
+            if self.log.on:
                 scope["stnkit.id"] = request.id
             request.carrier = self._carrier(scope)
             response = await self._watched(self.core.infer(request), receive)
         finally:
-            self._bodies.release(held)
-        answer, head = encode_response(response)
-        if head is None:
-            return 200, [_JSON], answer
-        return 200, [_BINARY, (BINARY_HEADER, str(head).encode())], answer
+            self.bodies.release(held)
+        return infer_answer(response)
 
-    async def _classify(self, route: Route, scope: dict[str, Any], receive: Receive) -> _Answer:
+    async def _classify(self, route: Route, scope: dict[str, Any], receive: Receive) -> Answer:
         model = self.core.repository.get(route.model, route.version)
         model.refuse_when_full()
         headers = scope["headers"]
-        body, held = await self._bodies.read(
+        body, held = await self.bodies.read(
             receive, header(headers, b"content-length"), header(headers, b"content-encoding")
         )
         try:
@@ -199,16 +184,16 @@ class ServingApp:
                 scope["query_string"],
                 self._carrier(scope),
             )
-            return _json(200, await self._watched(work, receive))
+            return json_answer(200, await self._watched(work, receive))
         finally:
-            self._bodies.release(held)
+            self.bodies.release(held)
 
-    async def _manage(self, route: Route, scope: dict[str, Any], receive: Receive) -> _Answer:
+    async def _manage(self, route: Route, scope: dict[str, Any], receive: Receive) -> Answer:
         authorization = header(scope["headers"], b"authorization")
         self.core.check_management(
             None if authorization is None else authorization.decode("latin-1")
         )
-        body, held = await self._bodies.read(
+        body, held = await self.bodies.read(
             receive,
             header(scope["headers"], b"content-length"),
             header(scope["headers"], b"content-encoding"),
@@ -216,12 +201,12 @@ class ServingApp:
         try:
             fields = parse_object(body, self.core.limits) if body.strip() else {}
         finally:
-            self._bodies.release(held)
+            self.bodies.release(held)
         if route.action == "index":
             ready = fields.get("ready", False)
             if not isinstance(ready, bool):
                 raise InvalidRequestError('"ready" of the request is not true or false')
-            return _json(200, self.core.repository_index(ready))
+            return json_answer(200, self.core.repository_index(ready))
         parameters = fields.get("parameters", {})
         if not isinstance(parameters, dict):
             raise InvalidRequestError('"parameters" of the request is not an object')
@@ -232,7 +217,7 @@ class ServingApp:
             await self.core.load(route.model)
         else:
             await self.core.unload(route.model)
-        return _json(200, {})
+        return json_answer(200, {})
 
     def _carrier(self, scope: dict[str, Any]) -> dict[str, str] | None:
         if not self.core.traced:
@@ -301,11 +286,3 @@ class _Watch:
     def stop(self) -> None:
         if self._watcher is not None:
             self._watcher.cancel()
-
-
-def _json(status: int, value: Any) -> _Answer:
-    return status, [_JSON], orjson.dumps(value)
-
-
-def _error(status: int, message: str) -> _Answer:
-    return _json(status, {"error": message})

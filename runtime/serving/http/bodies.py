@@ -16,7 +16,7 @@ from stnkit.runtime.serving.errors import (
 from stnkit.runtime.serving.http.body_sink import BodySink
 from stnkit.runtime.serving.limits import Limits
 
-__all__ = ["Bodies", "ClientGoneError", "Receive", "header"]
+__all__ = ["Bodies", "ClientGoneError", "Receive", "header", "lead_bytes"]
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
@@ -59,8 +59,7 @@ class Bodies:
             TooLargeError: it is longer than the limit.
         """
         held = _content_length(length)
-        self._check(held)
-        self._take(held)
+        self.take(held)
         try:
             body = await sink.read(held, lead)
             if body is None:
@@ -90,10 +89,8 @@ class Bodies:
             TooLargeError: it is longer than the limit, or would be when decompressed.
             UnsupportedError: another compression than gzip and deflate.
         """
-        declared = 0 if length is None else _content_length(length)
-        self._check(declared)
-        self._take(declared)
-        held = declared
+        held = 0 if length is None else _content_length(length)
+        self.take(held)
         try:
             message = await receive()
             if message["type"] == "http.disconnect":
@@ -146,8 +143,21 @@ class Bodies:
             raise
         return body, held
 
+    def take(self, length: int) -> None:
+        """Make room for a body that was announced.
+
+        Args:
+            length: bytes, to give back with `release` once it is done with.
+
+        Raises:
+            NotReadyError: all bodies together take too much at present.
+            TooLargeError: it is longer than the limit.
+        """
+        self._check(length)
+        self._take(length)
+
     def release(self, held: int) -> None:
-        """Give back what `read` returned.
+        """Give back what was taken.
 
         Args:
             held: bytes.
@@ -195,6 +205,17 @@ def _content_length(text: bytes) -> int:
     if not text.isdigit() or len(text) > 19:
         raise InvalidRequestError("the request's Content-Length is not a number")
     return int(text)
+
+
+def lead_bytes(json_length: bytes | None) -> int:
+    """Return how many bytes in front of a body put its tensors at a whole multiple of 8.
+
+    Args:
+        json_length: value of the header `Inference-Header-Content-Length`, None without one.
+    """
+    if json_length is None or not json_length.isdigit():
+        return 0
+    return -int(json_length[-3:]) % 8  # a thousand is a multiple of eight
 
 
 def header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:

@@ -7,16 +7,20 @@ requests that came first.
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from stnkit.runtime.serving.http.body_sink import SINK, SINK_BYTES_LEAST, BodySink
+from stnkit.runtime.serving.http.express import Exchange, Express
 from stnkit.runtime.serving.http.one_write import OneWrite
 from stnkit.runtime.serving.limits import Limits
 
-__all__ = ["BoundedProtocol", "bounded", "close_slow"]
+__all__ = ["BoundedProtocol", "bounded", "close_slow", "cut_off"]
+
+_LOG = logging.getLogger("stnkit.serving")
 
 # Requests that a client may send ahead of an answer: one read can hold ten thousand of them.
 _AHEAD_MAX = 64
@@ -40,11 +44,15 @@ class BoundedProtocol(HttpToolsProtocol):
     """
 
     limits: Limits = Limits()
+    express: Express | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Take the connection, or refuse it where there are too many."""
         super().connection_made(transport)
         self.transport: Any = OneWrite(transport)
+        if self.scheme == "http":
+            # Where nothing may wait, uvloop writes at once: else at the end of a turn of its loop.
+            transport.set_write_buffer_limits(high=0)
         # Since when the client owes us the rest of a request; None while it owes nothing.
         self.owing_since: float | None = time.monotonic()
         # Since when it does not read what it is sent, or does not let the connection end.
@@ -62,6 +70,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self.answering: RequestResponseCycle | None = None
         self.last_words = b""
         self.sink: BodySink | None = None
+        # The request that arrives, where it needs no ASGI.
+        self.exchange: Exchange | None = None
+        # Since when there has been neither a request nor an answer; None while there is one.
+        self.idle_since: float | None = None
         if len(self.connections) > self.limits.connections_max:
             self._refuse(503, "the server has as many connections as it may: try again later")
 
@@ -69,33 +81,38 @@ class BoundedProtocol(HttpToolsProtocol):
         """Tell the request that is being answered, which need not be the last."""
         if self.sink is not None:
             self.sink.finish(False)
-        if self.answering is not None and not self.answering.response_complete:
-            self.answering.disconnected = True
-            self.answering.message_event.set()
+        answering = self.answering
+        if isinstance(answering, Exchange):
+            answering.lose()
+        elif answering is not None and not answering.response_complete:
+            answering.disconnected = True
+            answering.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; count what is neither a block of headers nor a body."""
         if self.deaf or self.transport.is_closing():
             return
+        self.idle_since = None
         self.overhead_bytes += len(data)
         super().data_received(data)
         if self.overhead_bytes > self.limits.header_bytes_max:
             self._refuse(431, "the request's headers are longer than they may be")
-        elif self.owing_since is None and self.timeout_keep_alive_task is None and not self._busy:
+        elif self.owing_since is None and self.idle_since is None and not self._busy:
             # Empty lines, or the end of a body that was refused: no other clock runs.
             self.owing_since = time.monotonic()
 
     def on_message_begin(self) -> None:
-        """Begin with a request's headers."""
-        super().on_message_begin()
+        """Begin with a request's headers; uvicorn makes its scope here, which not all need."""
+        self.url = b""
+        self.headers = []
         self.in_headers = True
         self.owing_since = time.monotonic()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; a trailer, behind the body, is dropped."""
         if self.in_headers:
-            super().on_header(name, value)
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Hand the request on, unless its headers are too long, or too many wait before it."""
@@ -103,7 +120,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self.overhead_bytes = 0
         if self.deaf or self.transport.is_closing():
             return
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        size = len(self.url)
+        for name, value in self.headers:
+            size += len(name) + len(value) + 4
         if size > self.limits.header_bytes_max:
             self._refuse(431, "the request's headers are longer than they may be")
             return
@@ -112,6 +131,17 @@ class BoundedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
             self.deaf = True
             return
+        express = self.express
+        # An answer is written at once: not to a client that does not read the last ones.
+        if express is not None and not self.flow.write_paused:
+            if self.cycle is None or self.cycle.response_complete:
+                exchange = express.exchange(self)
+                if exchange is not None:
+                    self.cycle = self.answering = self.exchange = exchange
+                    self.in_body = True
+                    exchange.start()
+                    return
+        self._make_scope()
         ahead = len(self.pipeline)
         super().on_headers_complete()
         self.in_body = True
@@ -127,7 +157,9 @@ class BoundedProtocol(HttpToolsProtocol):
         """Take a part of the body, where somebody waits for it."""
         self.overhead_bytes = 0
         if not self.deaf and not self.transport.is_closing():
-            if self.sink is not None and self.sink.open:
+            if self.exchange is not None:
+                self.exchange.feed(body)
+            elif self.sink is not None and self.sink.open:
                 self.sink.feed(body)
             else:
                 super().on_body(body)
@@ -137,7 +169,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self.overhead_bytes = 0
         self.owing_since = None
         self.in_body = False
-        if not self.deaf and not self.transport.is_closing():
+        if self.deaf or self.transport.is_closing():
+            return
+        if self.exchange is not None:
+            exchange, self.exchange = self.exchange, None
+            exchange.end()
+        else:
             if self.expect_100_continue and not self.cycle.response_started:
                 self.cycle.keep_alive = self.keep_alive_with_body
             super().on_message_complete()
@@ -147,14 +184,21 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Send what is left of the answer; go on with the next request, or say what ends it all."""
+        # As uvicorn does, but for a timer of each answer: `close_if_slow` looks at the clock.
         self.transport.flush()
-        following = self.pipeline[-1] if self.pipeline else None
-        super().on_response_complete()
-        if following is not None and following not in self.pipeline:
-            self.answering = following[0]
-        if self.last_words and not self._busy and not self.transport.is_closing():
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self.answering = cycle
+            self._start_asgi_task(cycle, app)
+        elif self.last_words:
             self.transport.write(self.last_words)
             self.transport.close()
+        else:
+            self.idle_since = time.monotonic()
 
     def pause_writing(self) -> None:
         """Note that the client does not read what it is sent."""
@@ -200,7 +244,8 @@ class BoundedProtocol(HttpToolsProtocol):
             if now - self.half_closed_since >= _HALF_CLOSED_S:
                 self.transport.close()
         elif self.owing_since is None:
-            return
+            if self.idle_since is not None and now - self.idle_since >= self.limits.idle_timeout_s:
+                self.transport.close()
         elif self._busy and not (self.in_body and self.cycle is self.answering):
             self.owing_since = now  # it is its turn once it has the answers that are due
         elif now - self.owing_since >= patience_s:
@@ -208,6 +253,13 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._refuse(408, "the request did not arrive in time")
             else:  # its answer is sent
                 self.transport.close()
+
+    def cut_off(self) -> bool:
+        """End a request that has no task to cancel; return whether there was one."""
+        if not self._busy or not isinstance(self.answering, Exchange):
+            return False
+        self.answering.cut_off()
+        return True
 
     @property
     def _busy(self) -> bool:
@@ -220,6 +272,16 @@ class BoundedProtocol(HttpToolsProtocol):
             return self.pipeline[0][0]
         assert self.answering is not None
         return self.answering
+
+    def _make_scope(self) -> None:
+        """Do what uvicorn does where a request begins, now that its headers are there."""
+        url, headers = self.url, self.headers
+        super().on_message_begin()
+        self.url = url
+        self.headers += headers  # the scope's own list
+        self.expect_100_continue = any(
+            name == b"expect" and value.lower() == b"100-continue" for name, value in headers
+        )
 
     def _sink(self) -> BodySink | None:
         """Return what takes the body of the request that begins, where that is a large one."""
@@ -268,13 +330,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
 
 
-def bounded(limits: Limits) -> type[BoundedProtocol]:
+def bounded(limits: Limits, express: Express | None = None) -> type[BoundedProtocol]:
     """Return the protocol class of a server.
 
     Args:
         limits: what its clients may do.
+        express: what answers plain requests; None leaves all of them to the ASGI application.
     """
-    return type("Protocol", (BoundedProtocol,), {"limits": limits})
+    return type("Protocol", (BoundedProtocol,), {"limits": limits, "express": express})
 
 
 def close_slow(connections: set[Any]) -> None:
@@ -287,3 +350,17 @@ def close_slow(connections: set[Any]) -> None:
     for connection in list(connections):
         if isinstance(connection, BoundedProtocol):
             connection.close_if_slow(now)
+
+
+def cut_off(connections: set[Any]) -> None:
+    """End the requests that were not answered within the server's grace time.
+
+    uvicorn cancels tasks; these requests have none.
+
+    Args:
+        connections: uvicorn's.
+    """
+    ours = [it for it in connections if isinstance(it, BoundedProtocol)]
+    count = sum(connection.cut_off() for connection in ours)
+    if count:
+        _LOG.warning("%d request(s) were not answered within the grace time", count)

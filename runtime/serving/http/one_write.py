@@ -6,6 +6,8 @@ from typing import Any
 
 __all__ = ["OneWrite"]
 
+_COPIED_BYTES = 16 * 2**10
+
 
 class OneWrite:
     """A transport that sends an answer's headers together with its body.
@@ -34,6 +36,18 @@ class OneWrite:
             self._head = data
         else:  # "100 Continue" among them: the client waits for it
             self._transport.write(data)
+
+    def write_whole(self, head: bytes, body: bytes) -> None:
+        """Send an answer that is there in full.
+
+        Args:
+            head: its status and headers.
+            body: its body.
+        """
+        if len(body) < _COPIED_BYTES:  # quicker than telling the system of two pieces
+            self._transport.write(head + body)
+        else:
+            self._transport.writelines((head, body))
 
     def flush(self) -> None:
         """Send what was kept: an answer without a body ended."""

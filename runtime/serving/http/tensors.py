@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stnkit.runtime.serving.datatypes import dtype_of
+from stnkit.runtime.serving.datatypes import DATATYPES, dtype_of
 from stnkit.runtime.serving.errors import InvalidRequestError, TooLargeError
 from stnkit.runtime.serving.limits import Limits
 
@@ -26,6 +26,7 @@ __all__ = [
     "from_bytes",
     "from_json",
     "json_values",
+    "over_bytes",
     "shown",
     "text_field",
     "whole",
@@ -42,6 +43,7 @@ _JSON_TYPES: Mapping[str, tuple[set[type], str]] = {
     "u": ({int}, "whole numbers"),
     "f": ({int, float}, "numbers"),
 }
+_DTYPES = {name: np.dtype(name) for name in DATATYPES}
 _NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
@@ -63,14 +65,15 @@ def check_shape(shape: object, tensor: str, limits: Limits) -> tuple[int, ...]:
         )
     sizes: list[int] = []
     for size in shape if isinstance(shape, list) else [None]:
-        number = whole(size)
+        number = size if type(size) is int else whole(size)
         if number is None or not 0 <= number <= _INT64_MAX:
             raise InvalidRequestError(
                 f"input {tensor!r} has the shape {shown(shape)}: expected a list of whole numbers, "
                 "0 or more"
             )
         sizes.append(number)
-    if math.prod(size or 1 for size in sizes) > _ELEMENTS_MAX:  # a 0 among them hides the others
+    # A 0 among them hides the others.
+    if (math.prod(sizes) or math.prod(size or 1 for size in sizes)) > _ELEMENTS_MAX:
         raise TooLargeError(
             f"input {tensor!r} has the shape {sizes}: expected no more elements than any memory "
             "holds"
@@ -92,7 +95,7 @@ def from_bytes(
     Raises:
         InvalidRequestError: the shape asks for another number of bytes, or no such datatype.
     """
-    dtype = np.dtype(dtype_of(datatype, tensor))
+    dtype = _DTYPES[dtype_of(datatype, tensor)]
     # Python's integers: a product that overflows elsewhere is just a large number here.
     needed = math.prod(shape) * dtype.itemsize
     if needed != len(data):
@@ -100,6 +103,17 @@ def from_bytes(
             f"input {tensor!r} of {datatype} {list(shape)} takes {needed} bytes: received "
             f"{len(data)}"
         )
+    return over_bytes(data, dtype, shape)
+
+
+def over_bytes(data: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Return an array over as many bytes as it takes.
+
+    Args:
+        data: the elements, row-major, little-endian.
+        dtype: their type.
+        shape: of the array.
+    """
     if dtype.kind == "b":  # a byte of 2 would be neither true nor false to what follows
         return (np.frombuffer(data, np.uint8) != 0).reshape(shape)
     return np.frombuffer(data, dtype).reshape(shape)

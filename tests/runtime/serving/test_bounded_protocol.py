@@ -43,6 +43,9 @@ class Transport:
     def is_closing(self):
         return self.closing
 
+    def set_write_buffer_limits(self, high=None, low=None):
+        assert high == 0
+
     def pause_reading(self):
         self.paused = True
 
@@ -110,7 +113,28 @@ def test_whoever_keeps_its_time_stays():
         protocol.data_received(GET)
         await settle()
         assert transport.written.startswith(b"HTTP/1.1 200")
-        protocol.close_if_slow(after(1000))  # idle: uvicorn's own clock runs
+        protocol.close_if_slow(after(59))
+        assert not transport.closing
+        protocol.close_if_slow(after(61))  # idle for too long
+        assert transport.closing
+        assert transport.written.count(b"HTTP/1.1") == 1
+
+    run(test)
+
+
+def test_an_idle_connection_that_is_used_again():
+    async def test(app, protocol, transport):
+        app.go.set()
+        protocol.data_received(GET)
+        await settle()
+        assert protocol.idle_since is not None
+        protocol.data_received(GET[:5])
+        assert protocol.idle_since is None
+        protocol.data_received(GET[5:])
+        await settle()
+        assert transport.written.count(b"HTTP/1.1 200") == 2
+        assert protocol.idle_since is not None
+        protocol.close_if_slow(after(59))
         assert not transport.closing
 
     run(test)

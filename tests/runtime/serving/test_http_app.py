@@ -127,7 +127,7 @@ def test_every_body_is_given_back(app, core, monkeypatch):
         if error is not None:
             monkeypatch.setattr(core, "infer", raises(error))
         ask(app, "POST", INFER, body, headers=[(b"content-length", str(len(body)).encode())])
-        assert app._bodies.held_bytes == 0
+        assert app.bodies.held_bytes == 0
 
 
 def test_a_server_that_ends_closes_its_connections(app, core):
@@ -183,7 +183,7 @@ def test_work_is_taken_back_when_the_client_goes(app, core, monkeypatch):
     assert asyncio.run(run()).sent == []
     assert seen == ["cancelled"]
     assert app.responses == {}
-    assert app._bodies.held_bytes == 0
+    assert app.bodies.held_bytes == 0
 
 
 def test_the_servers_own_cancelling_is_not_swallowed(app, core, monkeypatch):

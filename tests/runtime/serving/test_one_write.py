@@ -49,6 +49,13 @@ def test_headers_go_with_the_body(inner, both):
     assert inner.sent == [HEAD + b"ok"] * 2
 
 
+@pytest.mark.parametrize("size", [0, 2, 10**6])
+def test_an_answer_that_is_there_in_full(inner, both, size):
+    both.write_whole(HEAD, b"x" * size)
+    both.flush()
+    assert inner.sent == [HEAD + b"x" * size]
+
+
 def test_an_answer_without_a_body(inner, both):
     both.write(HEAD)
     both.flush()

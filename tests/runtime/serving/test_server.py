@@ -331,6 +331,15 @@ def test_tls(process_served, digits_served, certificates):
     connection.request("GET", "/v2/health/ready")
     answer = connection.getresponse()
     assert (answer.status, json.loads(answer.read())) == (200, {"ready": True})
+    tensor = {"name": "image", "datatype": "FP32", "shape": [1, 28, 28, 1], "data": [0] * 784}
+    found = set()
+    for _ in range(3):  # the first one goes another way than the others
+        body = json.dumps({"inputs": [tensor]})
+        connection.request("POST", "/v2/models/digits/infer", body)
+        answer = connection.getresponse()
+        assert answer.status == 200
+        found.add(answer.read())
+    assert len(found) == 1
     server.send()
     # The client does not close its side: that must not take the grace time of 30 s.
     ended = time.monotonic()

@@ -116,6 +116,24 @@ def test_the_tracer_is_on_where_spans_go_somewhere(exporter):
     assert Tracer().on
 
 
+def test_a_provider_that_is_set_up_later_is_noticed(exporter, monkeypatch):
+    from opentelemetry import trace
+
+    from stnkit.runtime.serving import tracing
+
+    now = 100.0
+    monkeypatch.setattr(tracing.time, "monotonic", lambda: now)
+    tracer = Tracer()
+    with monkeypatch.context() as patch:
+        patch.setattr(trace, "get_tracer_provider", trace.ProxyTracerProvider)
+        assert not tracer.on
+    assert not tracer.on  # it is not looked for with every request
+    now = 101.0
+    assert tracer.on
+    now = 0.0
+    assert tracer.on
+
+
 def test_the_tracer_is_off_where_nobody_gets_the_spans():
     """The package alone, without a provider, hands out spans for nothing."""
     pytest.importorskip("opentelemetry.trace")
