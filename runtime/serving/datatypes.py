@@ -6,6 +6,9 @@ Source: Open Inference Protocol (KServe V2), "Tensor Data Types".
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 
 from stnkit.runtime.serving.errors import InvalidRequestError
 
@@ -34,8 +37,11 @@ CONFIG_TYPES: Mapping[str, str] = {dtype: f"TYPE_{name}" for dtype, name in DATA
 """NumPy's name -> the name in a model's configuration."""
 
 
-def dtype_of(datatype: object, tensor: str) -> str:
-    """Return NumPy's name of a datatype that a client named.
+_DTYPES = {name: np.dtype(dtype) for name, dtype in NUMPY_TYPES.items()}
+
+
+def dtype_of(datatype: object, tensor: str) -> np.dtype[Any]:
+    """Return what a datatype is that a client named.
 
     Args:
         datatype: what the client wrote.
@@ -44,7 +50,7 @@ def dtype_of(datatype: object, tensor: str) -> str:
     Raises:
         InvalidRequestError: no such datatype, or BYTES.
     """
-    found = NUMPY_TYPES.get(datatype) if isinstance(datatype, str) else None
+    found = _DTYPES.get(datatype) if isinstance(datatype, str) else None
     if found is None:
         # Not the value itself where it is no text: nested deeply it cannot be written out.
         shown = repr(datatype[:40]) if isinstance(datatype, str) else "of no text"

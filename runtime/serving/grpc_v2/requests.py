@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from google.protobuf.message import DecodeError
 
 from stnkit.runtime.serving.datatypes import dtype_of
@@ -19,9 +18,10 @@ from stnkit.runtime.serving.grpc_v2.typed_contents import from_contents
 from stnkit.runtime.serving.grpc_v2.wire import split_request
 from stnkit.runtime.serving.inference import InferRequest, RequestedOutput
 from stnkit.runtime.serving.limits import Limits
+from stnkit.runtime.serving.raw_tensors import from_raw
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
+    pass
 
 __all__ = ["SMALL_BYTES_MAX", "parse", "parse_infer", "to_request"]
 
@@ -90,8 +90,8 @@ def to_request(message: Any, raw: list[memoryview], limits: Limits) -> InferRequ
         limits: what it may hold.
 
     Returns:
-        The request; its arrays are views of the tensors' bytes where these lie at an address that
-        fits their type, else copies, and contiguous in any case.
+        The request; its arrays are views of the tensors' bytes where these come raw, contiguous in
+        any case.
 
     Raises:
         InvalidRequestError: it is not what the protocol says.
@@ -128,7 +128,7 @@ def to_request(message: Any, raw: list[memoryview], limits: Limits) -> InferRequ
             raise InvalidRequestError("an input has no name: expected one")
         if name in request.inputs:
             raise InvalidRequestError(f"the input {name!r} stands twice in the request")
-        dtype = np.dtype(dtype_of(item.datatype, name))
+        dtype = dtype_of(item.datatype, name)
         shape = _shape(item.shape, name, limits)
         if item.parameters:
             _check_parameters(item.parameters, f"input {name!r}", limits)
@@ -139,29 +139,11 @@ def to_request(message: Any, raw: list[memoryview], limits: Limits) -> InferRequ
                 f"input {name!r} has contents beside raw_input_contents: expected one of the two"
             )
         else:
-            array = _from_raw(raw[index], dtype, shape, name)
+            array = from_raw(raw[index], dtype, shape, name)
         request.inputs[name] = array
     if message.outputs:
         request.outputs = _outputs(message.outputs, limits)
     return request
-
-
-def _from_raw(
-    data: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...], name: str
-) -> npt.NDArray[Any]:
-    # Python's integers: a product that overflows elsewhere is just a large number here.
-    needed = math.prod(shape) * dtype.itemsize
-    if needed != len(data):
-        raise InvalidRequestError(
-            f"input {name!r} of {dtype} {list(shape)} takes {needed} bytes: received {len(data)}"
-        )
-    flat = np.frombuffer(data, dtype)
-    if not flat.flags.aligned:
-        # Kernels load whole vectors from where an array begins.
-        flat = flat.copy()
-    if dtype.kind == "b" and flat.size and flat.view(np.uint8).max() > 1:
-        raise InvalidRequestError(f"input {name!r} has bytes other than 0 and 1: BOOL has no other")
-    return flat.reshape(shape)
 
 
 def _shape(sizes: Any, name: str, limits: Limits) -> tuple[int, ...]:

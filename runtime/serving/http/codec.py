@@ -10,11 +10,11 @@ from typing import Any
 
 import orjson
 
+from stnkit.runtime.serving.datatypes import dtype_of
 from stnkit.runtime.serving.errors import InvalidRequestError, TooLargeError
 from stnkit.runtime.serving.http.tensors import (
     bytes_tensor,
     check_shape,
-    from_bytes,
     from_json,
     json_values,
     shown,
@@ -28,6 +28,7 @@ from stnkit.runtime.serving.inference import (
     RequestedOutput,
 )
 from stnkit.runtime.serving.limits import Limits
+from stnkit.runtime.serving.raw_tensors import from_raw
 
 __all__ = ["BINARY_HEADER", "decode_request", "encode_response", "parse_object"]
 
@@ -110,7 +111,8 @@ def decode_request(
                 f"input {name!r} announces {shown(announced)} bytes behind the JSON: "
                 f"{len(body) - at} are left"
             )
-        request.inputs[name] = from_bytes(view[at : at + size], item.get("datatype"), shape, name)
+        dtype = dtype_of(item.get("datatype"), name)
+        request.inputs[name] = from_raw(view[at : at + size], dtype, shape, name)
         at += size
     if at != len(body):
         raise InvalidRequestError(

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from stnkit.runtime.serving.http.codec import decode_request
-from stnkit.runtime.serving.http.tensors import over_bytes
 from stnkit.runtime.serving.inference import InferRequest, RequestedOutput
 from stnkit.runtime.serving.limits import Limits
+from stnkit.runtime.serving.raw_tensors import over_bytes
 
 __all__ = ["RequestReader"]
 
@@ -70,7 +70,7 @@ class RequestReader:
                 plan = self._plans.get(key)
                 if plan is not None and plan.size == len(body):
                     inputs = {
-                        name: over_bytes(view[start:end], dtype, shape)
+                        name: over_bytes(view[start:end], dtype, shape, name)
                         for name, dtype, shape, start, end in plan.inputs
                     }
                     return InferRequest(

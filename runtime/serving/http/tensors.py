@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stnkit.runtime.serving.datatypes import DATATYPES, dtype_of
+from stnkit.runtime.serving.datatypes import dtype_of
 from stnkit.runtime.serving.errors import InvalidRequestError, TooLargeError
 from stnkit.runtime.serving.limits import Limits
 
@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 __all__ = [
     "bytes_tensor",
     "check_shape",
-    "from_bytes",
     "from_json",
     "json_values",
-    "over_bytes",
     "shown",
     "text_field",
     "whole",
@@ -43,7 +41,6 @@ _JSON_TYPES: Mapping[str, tuple[set[type], str]] = {
     "u": ({int}, "whole numbers"),
     "f": ({int, float}, "numbers"),
 }
-_DTYPES = {name: np.dtype(name) for name in DATATYPES}
 _NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
@@ -81,44 +78,6 @@ def check_shape(shape: object, tensor: str, limits: Limits) -> tuple[int, ...]:
     return tuple(sizes)
 
 
-def from_bytes(
-    data: memoryview, datatype: object, shape: tuple[int, ...], tensor: str
-) -> npt.NDArray[Any]:
-    """Return an array over bytes, without copying them.
-
-    Args:
-        data: the elements, row-major, little-endian.
-        datatype: the protocol's name of their type.
-        shape: the declared shape.
-        tensor: the input it is for.
-
-    Raises:
-        InvalidRequestError: the shape asks for another number of bytes, or no such datatype.
-    """
-    dtype = _DTYPES[dtype_of(datatype, tensor)]
-    # Python's integers: a product that overflows elsewhere is just a large number here.
-    needed = math.prod(shape) * dtype.itemsize
-    if needed != len(data):
-        raise InvalidRequestError(
-            f"input {tensor!r} of {datatype} {list(shape)} takes {needed} bytes: received "
-            f"{len(data)}"
-        )
-    return over_bytes(data, dtype, shape)
-
-
-def over_bytes(data: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """Return an array over as many bytes as it takes.
-
-    Args:
-        data: the elements, row-major, little-endian.
-        dtype: their type.
-        shape: of the array.
-    """
-    if dtype.kind == "b":  # a byte of 2 would be neither true nor false to what follows
-        return (np.frombuffer(data, np.uint8) != 0).reshape(shape)
-    return np.frombuffer(data, dtype).reshape(shape)
-
-
 def from_json(
     values: object, datatype: object, shape: tuple[int, ...], tensor: str
 ) -> npt.NDArray[Any]:
@@ -134,7 +93,7 @@ def from_json(
         InvalidRequestError: values of another type, outside the type's range, or another number of
             them than the shape says.
     """
-    name = dtype_of(datatype, tensor)
+    dtype = dtype_of(datatype, tensor)
     if not isinstance(values, list):
         raise InvalidRequestError(
             f"input {tensor!r} has no list as its data: expected its values, or binary_data_size "
@@ -142,16 +101,16 @@ def from_json(
         )
     flat = _flat(values, shape, tensor)
     # Before NumPy sees them: it would give each the size of the longest text.
-    types, wanted = _JSON_TYPES[np.dtype(name).kind]
+    types, wanted = _JSON_TYPES[dtype.kind]
     if not types.issuperset(map(type, flat)):
         raise InvalidRequestError(
             f"the data of input {tensor!r} does not hold {wanted} alone: {datatype} takes these"
         )
     try:
         with np.errstate(over="ignore"):  # beyond float32 is infinity, as the cast says
-            return np.array(flat, name).reshape(shape)
+            return np.array(flat, dtype).reshape(shape)
     except OverflowError as exc:
-        bounds = np.iinfo(name)
+        bounds = np.iinfo(dtype)
         raise InvalidRequestError(
             f"the data of input {tensor!r} has values outside {bounds.min} to {bounds.max}: "
             f"{datatype} holds no others"

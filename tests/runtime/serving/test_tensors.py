@@ -8,12 +8,11 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from stnkit.runtime.serving.datatypes import NUMPY_TYPES
+from stnkit.runtime.serving.datatypes import NUMPY_TYPES, dtype_of
 from stnkit.runtime.serving.errors import InvalidRequestError, TooLargeError
 from stnkit.runtime.serving.http.tensors import (
     bytes_tensor,
     check_shape,
-    from_bytes,
     from_json,
     json_values,
     shown,
@@ -21,11 +20,16 @@ from stnkit.runtime.serving.http.tensors import (
     whole,
 )
 from stnkit.runtime.serving.limits import Limits
+from stnkit.runtime.serving.raw_tensors import from_raw
 
 LIMITS = Limits()
 DEEP = []
 for _ in range(1020):  # deeper than Python writes out
     DEEP = [DEEP]
+
+
+def from_bytes(data, datatype, shape, tensor):
+    return from_raw(data, dtype_of(datatype, tensor), shape, tensor)
 
 
 @pytest.mark.parametrize("shape", [[], [0], [1], [2, 3], [0, 5], [8] * 8, [2**31, 4], [2.0, 3]])
@@ -83,9 +87,10 @@ def test_bytes_are_not_copied_wherever_they_lie():
         np.testing.assert_array_equal(found, np.arange(5, dtype=np.float32))
 
 
-def test_any_byte_but_zero_is_true():
-    found = from_bytes(memoryview(bytes([0, 1, 2, 255])), "BOOL", (4,), "x")
-    assert found.view(np.uint8).tolist() == [0, 1, 1, 1]
+def test_a_byte_that_is_neither_true_nor_false_is_refused():
+    assert from_bytes(memoryview(bytes([0, 1])), "BOOL", (2,), "x").tolist() == [False, True]
+    with pytest.raises(InvalidRequestError, match="bytes other than 0 and 1"):
+        from_bytes(memoryview(bytes([0, 1, 2, 255])), "BOOL", (4,), "x")
 
 
 @pytest.mark.parametrize("shape", [(3,), (1,), (2, 2), (0,), (2**40,)])

@@ -59,14 +59,14 @@ def test_a_whole_request(limits):
 @pytest.mark.parametrize("datatype", DTYPES)
 @pytest.mark.parametrize("pad", range(9))
 def test_raw_tensors_of_every_type(datatype, pad, limits):
-    """Wherever they lie in the message, arrays are aligned: kernels count on it."""
+    """Wherever they lie in the message, and without a copy: the batcher aligns what it runs."""
     values = np.arange(6).reshape(2, 3).astype(numpy_type(datatype))
     message = Request(model_name="m" * (pad + 1))
     message.inputs.add(name="x", datatype=datatype, shape=[2, 3])
     message.raw_input_contents.append(values.tobytes())
     found = read(message, limits).inputs["x"]
     np.testing.assert_array_equal(found, values, strict=True)
-    assert found.flags.aligned
+    assert found.base is not None
     assert found.flags.c_contiguous
 
 
