@@ -81,12 +81,11 @@ class FrozenGraph:
             beside: Another runner of this graph, whose weights it takes.
         """
         light, names = _without_weights(self.graph_def)
-        wrapped = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(light, name=""), [])
         tensors = {tap.spec.name: tap.tensor for tap in self.taps}
         driven = [tensors.pop(name) for name in drives]
         fetched = [*self.outputs.values(), *tensors.values()]
         given = [*self.inputs.values(), *driven, *(f"{name}:0" for name in names)]
-        function = wrapped.prune(given, fetched)
+        function = _between(light, given, fetched)
         weights = self._weights(names) if beside is None else beside.weights
         return FrozenRunner(self, function, tuple(drives), weights)
 
@@ -174,6 +173,28 @@ def freeze(source: SourceModel, batch: int | None) -> FrozenGraph:
         layers=source.layers,
         samplers=samplers,
     )
+
+
+def _between(graph_def: Any, given: Sequence[str], fetched: Sequence[str]) -> Any:
+    """Return a TensorFlow function from some tensors of a graph to others.
+
+    `prune` gives the same, and copies the graph for it one op after the other in Python.
+    """
+    with tf.Graph().as_default() as known:
+        tf.import_graph_def(graph_def, name="")
+        shown = [known.get_tensor_by_name(name) for name in given]
+    specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in shown]
+    computed = [name for name in dict.fromkeys(fetched) if name not in given]
+
+    def run(*values: Any) -> list[Any]:
+        there = dict(zip(given, values, strict=True))
+        found = tf.import_graph_def(
+            graph_def, input_map=dict(there), return_elements=computed, name=""
+        )
+        there.update(zip(computed, found, strict=True))
+        return [tf.identity(there[name]) for name in fetched]
+
+    return tf.function(run, input_signature=specs, autograph=False).get_concrete_function()
 
 
 def _without_weights(graph_def: Any) -> tuple[Any, list[str]]:
