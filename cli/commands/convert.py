@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from stnkit.cli.limits import OWN_PROCESS, collect_seldom
 from stnkit.cli.native_output import native_stderr_hidden
 from stnkit.cli.options import json_option
 
@@ -157,6 +158,8 @@ def command(
     )
     find_model(model)
     check_target(output, force)
+    if click.get_current_context().obj is OWN_PROCESS:
+        collect_seldom()
     with native_stderr_hidden(), StageProgress() as progress:
         progress.stage("starting TensorFlow")
         from stnkit.convert.pipeline import convert

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stnkit.cli.limits import OWN_PROCESS, SECONDS, bounded, free_early, outlive_crashes
+from stnkit.cli.limits import (
+    OWN_PROCESS,
+    SECONDS,
+    bounded,
+    collect_seldom,
+    free_early,
+    outlive_crashes,
+)
 from stnkit.cli.native_output import native_stderr_hidden
 from stnkit.cli.options import artifact_option, device_option, json_option, threads_option
 
@@ -118,6 +125,7 @@ def command(models: tuple[str, ...], as_json: bool, **given: Any) -> None:
     if click.get_current_context().obj is OWN_PROCESS:
         outlive_crashes()
         free_early()
+        collect_seldom()
     reports = given["html"] or given["junit"] or given["annotations"]
     if len(models) == 1 and not reports:
         _stored_proof(Path(models[0]), given, as_json)

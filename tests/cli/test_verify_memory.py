@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from stnkit.cli.commands import verify
-from stnkit.cli.limits import OWN_PROCESS, free_early
+from stnkit.cli.limits import OWN_PROCESS, collect_seldom, free_early
 from stnkit.cli.main import group
 
 # Prints what a process has taken for 16 tensors of 16 MiB, and what it keeps of that when they are
@@ -50,9 +51,10 @@ def test_only_a_process_of_its_own_is_set_up_so(monkeypatch, own):
     calls = []
     monkeypatch.setattr(verify, "outlive_crashes", lambda: calls.append("outlive_crashes"))
     monkeypatch.setattr(verify, "free_early", lambda: calls.append("free_early"))
+    monkeypatch.setattr(verify, "collect_seldom", lambda: calls.append("collect_seldom"))
     CliRunner().invoke(group, ["verify", "gone.tflite"], obj=OWN_PROCESS if own else None)
     # Behind the fork: the process that waits needs nothing of it.
-    assert calls == (["outlive_crashes", "free_early"] if own else [])
+    assert calls == (["outlive_crashes", "free_early", "collect_seldom"] if own else [])
 
 
 def test_what_the_user_has_set_stays(monkeypatch):
@@ -62,3 +64,13 @@ def test_what_the_user_has_set_stays(monkeypatch):
     free_early()
     assert os.environ["TF_ONEDNN_USE_SYSTEM_ALLOCATOR"] == "0"
     assert calls == [1]
+
+
+def test_collect_seldom_leaves_python_collecting():
+    before = gc.get_threshold()
+    try:
+        collect_seldom()
+        assert gc.isenabled()
+        assert gc.get_threshold()[0] > 50 * before[0]
+    finally:
+        gc.set_threshold(*before)

@@ -110,6 +110,33 @@ def test_what_was_accepted_is_answered_after_the_drain(process_served, digits_se
     assert server.end() == 0
 
 
+def test_grpc_answers_what_was_accepted_and_then_refuses(process_served, digits_served, digits):
+    grpcclient = pytest.importorskip("tritonclient.grpc")
+    options = ("--grpc-port", "0", "--drain-ms", 0, "--max-delay-ms", 1500)
+    server = process_served(digits_served, *ONE, *options)
+    (image, *_), (expected, *_) = digits
+    given = grpcclient.InferInput("image", image.shape, "FP32")
+    given.set_data_from_numpy(image)
+    with grpcclient.InferenceServerClient(server.addresses["grpc"].netloc) as client:
+        found = []
+        thread = threading.Thread(target=lambda: found.append(client.infer("digits", [given])))
+        thread.start()
+        until = time.monotonic() + PATIENCE_S
+        while (
+            b'stnkit_queue_depth{model="digits",version="1"} 1.0'
+            not in server.ask("GET", "/metrics")[2]
+        ):
+            assert not found
+            assert time.monotonic() < until
+        server.send()
+        thread.join(PATIENCE_S)
+        (answer,) = found
+        np.testing.assert_allclose(answer.as_numpy("probabilities"), expected, atol=1e-6)
+        assert server.end() == 0
+        with pytest.raises(grpcclient.InferenceServerException):
+            client.infer("digits", [given], client_timeout=5)
+
+
 def test_while_draining_it_is_not_ready_and_answers(process_served, digits_served, load_of):
     server = process_served(digits_served, *ONE, "--drain-ms", 3_600_000)
     assert server.ask("GET", "/v2/health/ready")[0] == 200
