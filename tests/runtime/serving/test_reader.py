@@ -92,10 +92,13 @@ def test_the_second_time(read, fields):
 
 def test_bytes_that_are_neither_true_nor_false(read):
     body, length = binary(np.array([True, False]))
-    body = body[:-2] + b"\x02\x00"
-    for _ in range(2):
-        assert read("m", "", body, length).inputs["x0"].view(np.uint8).tolist() == [1, 0]
-    assert read.anew == 1
+    wrong = body[:-2] + b"\x02\x00"
+    for given in (wrong, body, wrong):  # before the JSON is known, and after
+        if given is body:
+            assert read("m", "", body, length).inputs["x0"].tolist() == [True, False]
+            continue
+        with pytest.raises(ServingError, match="bytes other than 0 and 1"):
+            read("m", "", given, length)
 
 
 def test_the_outputs_of_one_request_are_its_own(read):
