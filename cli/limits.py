@@ -69,9 +69,9 @@ def outlive_crashes() -> None:
 def collect_seldom() -> None:
     """Have Python look for cycles of objects after 100,000 new ones, and seldom through old ones.
 
-    The millions of objects that TensorFlow's import makes all stay: to look through them again and
-    again takes 0.7 s. For a process that does one short thing; what holds weights is freed by
-    `give_back(cycles=True)`.
+    The hundreds of thousands of objects that TensorFlow's import makes stay: to look through them
+    again and again takes 0.7 s. For a process that does one short thing; what holds weights is
+    freed by `give_back(cycles=True)`.
     """
     gc.set_threshold(100_000, 20, 20)
 

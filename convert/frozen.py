@@ -188,9 +188,7 @@ def _between(graph_def: Any, given: Sequence[str], fetched: Sequence[str]) -> An
 
     def run(*values: Any) -> list[Any]:
         there = dict(zip(given, values, strict=True))
-        found = tf.import_graph_def(
-            graph_def, input_map=dict(there), return_elements=computed, name=""
-        )
+        found = tf.import_graph_def(graph_def, input_map=there, return_elements=computed, name="")
         there.update(zip(computed, found, strict=True))
         return [tf.identity(there[name]) for name in fetched]
 

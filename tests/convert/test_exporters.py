@@ -358,3 +358,15 @@ def test_weights_are_no_shapes():
     assert found.weight_dtypes == {"float32": 2, "int32": 1}  # kernel, bias; the table of rows
     assert found.weights_bytes == 4 * (16 + 4 + 400)
     assert found.weights_bytes < found.constants_bytes < found.weights_bytes + 100
+
+
+def test_a_frozen_graph_runs_with_inputs_that_are_unused_or_outputs_too():
+    first, second = keras.Input((3,), name="a"), keras.Input((2,), name="b")
+    model = keras.Model([first, second], {"y": layers.Dense(2)(first), "same": first})
+    inputs = {"a": np.ones((2, 3), np.float32), "b": np.zeros((2, 2), np.float32)}
+    outputs, taps = frozen(model).runner().run(inputs)
+    expected = source_from_keras(model).run(inputs)
+    assert not taps
+    assert set(outputs) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_allclose(outputs[name], value, rtol=1e-6)

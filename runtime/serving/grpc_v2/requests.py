@@ -7,7 +7,7 @@ extensions "classification" and "schedule policy" (`timeout`).
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
@@ -19,9 +19,6 @@ from stnkit.runtime.serving.grpc_v2.wire import split_request
 from stnkit.runtime.serving.inference import InferRequest, RequestedOutput
 from stnkit.runtime.serving.limits import Limits
 from stnkit.runtime.serving.raw_tensors import from_raw
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["SMALL_BYTES_MAX", "parse", "parse_infer", "to_request"]
 

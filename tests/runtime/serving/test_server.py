@@ -54,6 +54,17 @@ def wait_for_log(server, text):
         time.sleep(0.01)
 
 
+def wait_for_queue(server, found):
+    """Wait until a request is in the queue: the only one that the server was asked so far."""
+    until = time.monotonic() + PATIENCE_S
+    while (
+        b'stnkit_queue_depth{model="digits",version="1"} 1.0'
+        not in server.ask("GET", "/metrics")[2]
+    ):
+        assert not found
+        assert time.monotonic() < until
+
+
 def end_under_load(server, load_of):
     with load_of(server) as clients:
         clients.wait_answered(50)
@@ -93,14 +104,7 @@ def test_what_was_accepted_is_answered_after_the_drain(process_served, digits_se
     path = "/v2/models/digits/infer"
     thread = threading.Thread(target=lambda: found.append(server.ask("POST", path, body)))
     thread.start()
-    # Sent, and in the queue: the only thing that the server has been asked so far.
-    until = time.monotonic() + PATIENCE_S
-    while (
-        b'stnkit_queue_depth{model="digits",version="1"} 1.0'
-        not in server.ask("GET", "/metrics")[2]
-    ):
-        assert not found
-        assert time.monotonic() < until
+    wait_for_queue(server, found)
     server.send()
     thread.join(PATIENCE_S)
     ((status, headers, answer),) = found
@@ -121,13 +125,7 @@ def test_grpc_answers_what_was_accepted_and_then_refuses(process_served, digits_
         found = []
         thread = threading.Thread(target=lambda: found.append(client.infer("digits", [given])))
         thread.start()
-        until = time.monotonic() + PATIENCE_S
-        while (
-            b'stnkit_queue_depth{model="digits",version="1"} 1.0'
-            not in server.ask("GET", "/metrics")[2]
-        ):
-            assert not found
-            assert time.monotonic() < until
+        wait_for_queue(server, found)
         server.send()
         thread.join(PATIENCE_S)
         (answer,) = found
