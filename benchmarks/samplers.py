@@ -78,7 +78,11 @@ def measure(
         rows[contender.name] = row
     if not ready:
         return list(rows.values())
-    timings = time_side_by_side({name: it.run for name, it in ready.items()}, rounds)
+    timings = time_side_by_side(
+        {name: it.run for name, it in ready.items()},
+        rounds,
+        runs_per_call={name: it.runs for name, it in ready.items()},
+    )
     baseline = timings.get(BASELINE)
     for name, timing in timings.items():
         rows[name] = replace(

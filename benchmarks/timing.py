@@ -57,6 +57,7 @@ def time_side_by_side(
     seed: int = 0,
     turn_s: float = TURN_S,
     settle_s: float = SETTLE_S,
+    runs_per_call: Mapping[str, int] | None = None,
 ) -> dict[str, Timing]:
     """Return the times of all functions.
 
@@ -66,13 +67,15 @@ def time_side_by_side(
         seed: Of the order of the turns.
         turn_s: Shortest time of one turn, s.
         settle_s: Wait before each turn, s.
+        runs_per_call: How many runs one call of a function is, where it is more than one.
 
     Raises:
         ValueError: If there are no functions or no rounds.
     """
     if not functions or rounds < 1:
         raise ValueError(f"{len(functions)} functions, {rounds} rounds: expected one of each")
-    runs = {name: _runs_for(function, turn_s) for name, function in functions.items()}
+    calls = {name: _calls_for(function, turn_s) for name, function in functions.items()}
+    runs = {name: count * (runs_per_call or {}).get(name, 1) for name, count in calls.items()}
     taken: dict[str, list[float]] = {name: [] for name in functions}
     order = list(functions)
     shuffle = random.Random(seed).shuffle
@@ -85,22 +88,22 @@ def time_side_by_side(
             for name in order:
                 time.sleep(settle_s)
                 functions[name]()
-                taken[name].append(_time(functions[name], runs[name]) / runs[name] * 1000)
+                taken[name].append(_time(functions[name], calls[name]) / runs[name] * 1000)
     finally:
         if collecting:
             gc.enable()
     return {name: Timing(tuple(taken[name]), runs[name]) for name in functions}
 
 
-def _runs_for(function: Callable[[], Any], turn_s: float) -> int:
+def _calls_for(function: Callable[[], Any], turn_s: float) -> int:
     for _ in range(WARM_UP_RUNS):
         function()
     once = min(_time(function, 1) for _ in range(3))
     return max(1, math.ceil(turn_s / max(once, 1e-7)))
 
 
-def _time(function: Callable[[], Any], runs: int) -> float:
+def _time(function: Callable[[], Any], calls: int) -> float:
     started = time.perf_counter()
-    for _ in range(runs):
+    for _ in range(calls):
         function()
     return time.perf_counter() - started

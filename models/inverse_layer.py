@@ -15,6 +15,7 @@ from stnkit.models.sampling.grid_sample import (
     check_modes,
     check_pair,
 )
+from stnkit.models.sampling.training_form import training_form
 from stnkit.models.shapes import check_output_size
 from stnkit.models.transforms.registry import as_transform, describe
 from stnkit.models.warping import WarpOptions, warp_image
@@ -71,7 +72,7 @@ class InverseSpatialTransformer(keras.layers.Layer):
         check_image_shape(image)
         self.transform.check_theta_shape(theta)
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Any, training: Any = None) -> Any:
         """Return the image in the original frame, for `inputs = [image, theta]`."""
         image, theta = inputs
         image = tf.cast(check_image(image), self.compute_dtype)
@@ -83,7 +84,8 @@ class InverseSpatialTransformer(keras.layers.Layer):
             align_corners=self.align_corners,
             antialias=False,
         )
-        return warp_image(self.name, image, self.transform.inverse(theta), options)
+        with training_form(training):
+            return warp_image(self.name, image, self.transform.inverse(theta), options)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
         """Return the shape of the result for the shapes of image and theta."""

@@ -16,6 +16,7 @@ from stnkit.models.sampling.grid_sample import (
     check_image_shape,
     check_modes,
 )
+from stnkit.models.sampling.training_form import training_form
 from stnkit.models.shapes import check_output_size
 from stnkit.models.theta_head import ThetaHead
 from stnkit.models.transforms.registry import as_transform, describe
@@ -30,6 +31,9 @@ class SpatialTransformer(keras.layers.Layer):
     `keras.Sequential` anywhere, also as the first layer. Without one it is called on
     `[image, theta]`, with theta `[batch, *theta_shape]` or `[batch, num_params]` of the
     transform: `[batch, 2, 3]` or `[batch, 6]` for an affine one.
+
+    Called with `training=True`, as Keras does in `fit`, it gives the same image and a gradient that
+    is computed faster. A loop of your own that leaves it out is right as well, and slower.
 
     Convention:
         Images are `[batch, height, width, channels]`; theta maps output to input coordinates,
@@ -166,7 +170,8 @@ class SpatialTransformer(keras.layers.Layer):
             align_corners=self.align_corners,
             antialias=self.antialias,
         )
-        return warp_image(self.name, image, theta, options)
+        with training_form(training):
+            return warp_image(self.name, image, theta, options)
 
     def _check_antialias(self, image_shape: Any) -> None:
         # Now, and not when the first graph is traced: an eager call knows every size.

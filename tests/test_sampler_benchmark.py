@@ -30,7 +30,8 @@ def samplers():
 def quick(samplers, monkeypatch):
     import benchmarks.timing as timing
 
-    monkeypatch.setattr(timing.time_side_by_side, "__kwdefaults__", {"seed": 0, **SHORT})
+    defaults = timing.time_side_by_side.__kwdefaults__
+    monkeypatch.setattr(timing.time_side_by_side, "__kwdefaults__", {**defaults, **SHORT})
     # TensorFlow has its threads from the tests before.
     monkeypatch.setattr(samplers, "prepare_process", lambda threads, spinning: None)
 
@@ -208,3 +209,31 @@ def test_ratios_are_taken_within_a_round(samplers):
         Quartiles.of([])
     with pytest.raises(ValueError, match="expected one of each"):
         samplers.time_side_by_side({}, 1)
+
+
+def test_a_call_can_be_several_runs(samplers):
+    calls = []
+    timings = samplers.time_side_by_side(
+        {"one": lambda: calls.append("one"), "eight": lambda: calls.append("eight")},
+        3,
+        turn_s=0.0,
+        runs_per_call={"eight": 8},
+    )
+    assert (timings["one"].runs_per_turn, timings["eight"].runs_per_turn) == (1, 8)
+    assert calls.count("one") == calls.count("eight")
+
+
+@pytest.mark.parametrize("target", ["tensorflow", "tensorflow-training"])
+def test_small_images_are_warped_several_times_in_one_graph(samplers, target, monkeypatch):
+    import benchmarks.peers.runtimes as runtimes
+    from benchmarks.peers.gather_nd import gather_nd_warp
+
+    build = {"tensorflow": "run_tensorflow", "tensorflow-training": "run_tensorflow_training"}
+    job = job_for(samplers, "affine")
+    training = target == "tensorflow-training"
+    expected = samplers.reference(job.case, job.inputs, gradients=training)
+    for small, runs in ((job.inputs.image.size, 8), (0, 1)):
+        monkeypatch.setattr(runtimes, "_SMALL_IMAGE", small)
+        prepared = getattr(runtimes, build[target])(gather_nd_warp(job.case), job)
+        assert prepared.runs == runs
+        samplers.check_answer(prepared.answer(prepared.run()), expected, 2e-5)

@@ -34,7 +34,7 @@ def script():
 def quick(script, monkeypatch):
     import benchmarks.timing as timing
 
-    short = {"seed": 0, "turn_s": 2e-3, "settle_s": 0.0}
+    short = {**timing.time_side_by_side.__kwdefaults__, "turn_s": 2e-3, "settle_s": 0.0}
     monkeypatch.setattr(timing.time_side_by_side, "__kwdefaults__", short)
     # TensorFlow has its threads from the tests before.
     monkeypatch.setattr(script, "prepare_process", lambda threads, spinning: None)

@@ -43,16 +43,18 @@ class Prepared:
     """A contender that is ready to run.
 
     Attributes:
-        run: Runs it once and returns when that is done. This is what is timed.
+        run: Runs it and returns when that is done. This is what is timed.
         answer: From what `run` returned to "warped", and in training to the gradients, as
             `benchmarks.reference.reference` names them.
         file_bytes: Size of the exported file, or None where there is none. The files hold nothing
             but the transformer, so that this is what it adds to a network.
+        runs: How many times `run` runs it.
     """
 
     run: Callable[[], Any]
     answer: Callable[[Any], Mapping[str, Array]]
     file_bytes: int | None = None
+    runs: int = 1
 
 
 Build = Callable[[Job], Prepared]

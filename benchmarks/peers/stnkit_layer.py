@@ -30,6 +30,10 @@ def layer_contender(name: str, make: MakeLayer) -> Contender:
         layer = make(job.case)
         return lambda image, theta: layer([image, theta])
 
+    def train(job: Job) -> Callable[[Any, Any], Any]:
+        layer = make(job.case)
+        return lambda image, theta: layer([image, theta], training=True)
+
     def tflite(job: Job) -> bytes:
         from stnkit.convert.tflite import export_tflite
 
@@ -46,7 +50,7 @@ def layer_contender(name: str, make: MakeLayer) -> Contender:
             "tflite": lambda job: run_tflite(tflite(job), job),
             "onnx": lambda job: run_onnx(onnx(job), job),
             "tensorflow": lambda job: run_tensorflow(call(job), job),
-            "tensorflow-training": lambda job: run_tensorflow_training(call(job), job),
+            "tensorflow-training": lambda job: run_tensorflow_training(train(job), job),
         },
     )
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from stnkit.models.sampling.flat_gather import FlatImage
+from stnkit.models.sampling.blending import FEW_CHANNELS, blend_cells, blend_rows
 from stnkit.models.sampling.pixel_grid import PixelGrid
 from stnkit.models.shapes import as_float, sizes
 from stnkit.models.taps import mark_sampled
@@ -25,9 +25,7 @@ PADDING_MODES = ("zeros", "border")
 """Padding modes that this form knows."""
 
 _RING = 2
-_PACKED_CHANNELS_MAX = 4
-_PACKED_POINTS_MIN = 4096  # for fewer, TensorFlow takes longer to start these ops than to do them
-_EXACT_FLOAT32 = 2**24  # integers up to here are exact in float32
+_CELL_POINTS_MIN = 4096  # for fewer, TensorFlow takes longer to start these ops than to do them
 
 
 def sample_bilinear(image: Any, grid: PixelGrid, padding_mode: str) -> Any:
@@ -66,11 +64,11 @@ def sample_bilinear(image: Any, grid: PixelGrid, padding_mode: str) -> Any:
             padded = tf.pad(image, [[0, 0], [0, 1], [0, 1], [0, 0]], mode="SYMMETRIC")
     weights = tf.cast(points - left, image.dtype)
     _, _, rows, columns = sizes(points)
-    few = isinstance(rows, int) and isinstance(columns, int) and rows * columns < _PACKED_POINTS_MIN
-    if isinstance(channels, int) and channels <= _PACKED_CHANNELS_MAX and not few:
-        values = _packed(padded, left, weights, channels)
+    few = isinstance(rows, int) and isinstance(columns, int) and rows * columns < _CELL_POINTS_MIN
+    if isinstance(channels, int) and channels <= FEW_CHANNELS and not few:
+        values = blend_cells(padded, left, weights)
     else:
-        values = _four_gathers(padded, left, weights)
+        values = blend_rows(padded, left, weights)
     batch = sizes(image)[0]
     sampled = tf.reshape(values, [batch, rows, columns, channels])
     return mark_sampled(sampled, image, grid, padding_mode)
@@ -104,56 +102,3 @@ def _padded(image: Any, ring: int) -> Any:
     rows = tf.reshape(image, [batch, height, width * channels])
     rows = tf.pad(rows, [[0, 0], [ring, ring], [ring * channels, ring * channels]])
     return tf.reshape(rows, [batch, height + 2 * ring, width + 2 * ring, channels])
-
-
-def _packed(padded: Any, left: Any, weights: Any, channels: int) -> Any:
-    """Return `[points, channels]` by one gather of cells."""
-    taps = 4 * channels
-    copy = np.zeros((2, 2, channels, taps))
-    # From the two weights of a point to those of its four pixels, repeated for every channel.
-    across, down = np.zeros((2, taps)), np.zeros((2, taps))
-    add = np.zeros((taps, channels))
-    for number in range(taps):
-        tap, channel = divmod(number, channels)
-        row, column = divmod(tap, 2)
-        copy[row, column, channel, number] = 1
-        across[0, number], down[1, number] = 2 * column - 1, 2 * row - 1
-        add[number, channel] = 1
-    dtype = padded.dtype
-    cells = FlatImage(tf.nn.conv2d(padded, tf.constant(copy, dtype), strides=1, padding="VALID"))
-    found = cells.read(_index(cells, left))
-    pairs = tf.reshape(tf.transpose(weights, [0, 2, 3, 1]), [-1, 2])
-    along_x = tf.matmul(pairs, tf.constant(across, dtype)) + tf.constant(across[0] < 0, dtype)
-    along_y = tf.matmul(pairs, tf.constant(down, dtype)) + tf.constant(down[1] < 0, dtype)
-    return tf.matmul(found * (along_x * along_y), tf.constant(add, dtype))
-
-
-def _index(image: FlatImage, left: Any) -> Any:
-    """Return the flat index of the pixel at each point, `[batch, height, width]` int32."""
-    # Not left[:, 0]: of all the ways to cut a tensor that is the slowest in LiteRT, by far.
-    column, row = tf.unstack(left, axis=1)
-    height, width = image.spatial
-    static = all(isinstance(size, int) for size in (image.batch, height, width))
-    if not static or (left.dtype == tf.float32 and image.batch * height * width >= _EXACT_FLOAT32):
-        return image.index([tf.cast(row, tf.int32), tf.cast(column, tf.int32)])
-    # Floats count exactly this far: one cast is left, where runtimes vectorise float arithmetic.
-    index = row * tf.constant(width, left.dtype) + column
-    if image.batch > 1:
-        first = np.arange(image.batch) * (height * width)
-        index = index + tf.constant(first.reshape(-1, 1, 1), left.dtype)
-    return tf.cast(index, tf.int32)
-
-
-def _four_gathers(padded: Any, left: Any, weights: Any) -> Any:
-    """Return `[points, channels]` by a gather for each of the four pixels."""
-    image = FlatImage(padded)
-    first = tf.reshape(_index(image, left), [-1])
-    width = image.spatial[1]
-    across, down = (tf.reshape(part, [-1, 1]) for part in tf.unstack(weights, axis=1))
-
-    def line(start: Any) -> Any:
-        low, high = image.read(start), image.read(start + 1)
-        return low + (high - low) * across
-
-    upper = line(first)
-    return upper + (line(first + width) - upper) * down

@@ -13,6 +13,7 @@ from stnkit.models.sampling.bilinear_image import PADDING_MODES, sample_bilinear
 from stnkit.models.sampling.coordinates import to_pixels
 from stnkit.models.sampling.interpolation import INTERPOLATIONS
 from stnkit.models.sampling.pixel_grid import dense_pixel_grid
+from stnkit.models.sampling.training_form import training_form
 from stnkit.models.shapes import sizes
 
 _PADDING_MODES = ("zeros", "border", "reflection")
@@ -231,11 +232,14 @@ class GridSampler(keras.layers.Layer):
         check_image_shape(image, ranks=(4, 5))
         check_grid_shape(grid, image, self.interpolation)
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Any, training: Any = None) -> Any:
         """Return the image sampled at the grid, for `inputs = [image, grid]`."""
         image, grid = inputs
         image = tf.cast(check_image(image, ranks=(4, 5)), self.compute_dtype)
-        return grid_sample(image, grid, self.interpolation, self.padding_mode, self.align_corners)
+        with training_form(training):
+            return grid_sample(
+                image, grid, self.interpolation, self.padding_mode, self.align_corners
+            )
 
     def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
         """Return the output shape for the shapes of image and grid."""

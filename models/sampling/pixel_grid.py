@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from stnkit.models.sampling.training_form import with_gradient
 from stnkit.models.shapes import Size, as_float
 
 # Coordinates beyond these become them, so that a sum of two is finite, and what is NaN or infinite
@@ -91,12 +92,22 @@ def affine_pixel_grid(
         align_corners: What -1 and 1 stand for.
     """
     columns, rows = axes
-    scale, offset = frame(image_size, align_corners, theta.dtype)
-    scaled = theta * tf.reshape(scale, [2, 1])
-    across = scaled[:, :, 0:1] * columns
-    down = scaled[:, :, 1:2] * rows + (scaled[:, :, 2:3] + tf.reshape(offset, [2, 1]))
-    parts = (_kept(across, _ACROSS), _kept(down, _DOWN))
-    return PixelGrid(parts=parts, origin=(theta_kind(align_corners), theta))
+    scale, offset = (tf.reshape(it, [2, 1]) for it in frame(image_size, align_corners, theta.dtype))
+
+    def parts(theta: Any) -> Any:
+        scaled = theta * scale
+        across = scaled[:, :, 0:1] * columns
+        down = scaled[:, :, 1:2] * rows + (scaled[:, :, 2:3] + offset)
+
+        def gradient(by_across: Any, by_down: Any) -> Any:
+            # As if nothing had been kept within bounds: points that far outside have the gradient 0
+            # already, and TensorFlow's own way takes three times as many ops.
+            sums = (by_across * columns, by_down * rows, by_down)
+            return tf.stack([tf.reduce_sum(it, 2) for it in sums], 2) * scale
+
+        return (_kept(across, _ACROSS), _kept(down, _DOWN)), gradient
+
+    return PixelGrid(parts=with_gradient(parts, theta), origin=(theta_kind(align_corners), theta))
 
 
 def dense_pixel_grid(

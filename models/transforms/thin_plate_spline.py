@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from stnkit.models.sampling.pixel_grid import PixelGrid, frame, theta_kind
+from stnkit.models.sampling.training_form import is_training
 from stnkit.models.shapes import Size, sizes
 from stnkit.models.transforms.base import Planes, Transform, base_axes
 
@@ -15,12 +17,28 @@ TINY = 1e-30  # log(0) times 0 is NaN; log of this times 0 is 0, which is the li
 # Squared distances are divided by the largest that there is. That changes U by a multiple of r^2,
 # which the conditions on w cancel, and makes it six times smaller: so much less is rounded away.
 SCALE = 8.0**-0.5
+_STORED_BYTES_MAX = 32 * 2**20
 FAR = 1e9  # px; displacements that add up to more read outside, wherever
 
 
 def _radial(squared: Any) -> Any:
     """Return u log u of scaled squared distances u, 0 at 0 (NumPy)."""
     return squared * np.log(np.maximum(squared, TINY))
+
+
+@lru_cache(maxsize=8)
+def _basis(
+    points: int, columns: tuple[float, ...], rows: tuple[float, ...]
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return U of the distances to all control points, then 1, x and y, for all pixels."""
+    axis = np.linspace(-1.0, 1.0, points)
+    gaps_x, gaps_y = (
+        (SCALE * (np.asarray(centres) - axis[:, np.newaxis])) ** 2 for centres in (columns, rows)
+    )
+    squared = gaps_y[:, np.newaxis, :, np.newaxis] + gaps_x[np.newaxis, :, np.newaxis]
+    y, x = np.meshgrid(rows, columns, indexing="ij")
+    kernel = _radial(squared).reshape(points**2, -1)
+    return np.concatenate([kernel, [np.ones(x.size), x.ravel(), y.ravel()]])
 
 
 def _foreseen_by_nobody(theta: Any) -> Any:
@@ -124,10 +142,16 @@ class ThinPlateSpline(Transform):
         identity = tf.concat(
             [tf.zeros([2, count], dtype), offset, tf.eye(2, dtype=dtype) * scale], 1
         )
-        across, down, bent = self._spline(
-            self._coefficients(moved) + identity, columns, rows, _foreseen_by_nobody(theta)
-        )
-        points = bent + (tf.expand_dims(across, 2) + tf.expand_dims(down, 3))
+        coefficients = self._coefficients(moved) + identity
+        basis = self._stored_basis(columns, rows) if is_training() else None
+        if basis is not None:
+            flat = tf.matmul(tf.reshape(coefficients, [-1, count + 3]), basis)
+            points = tf.reshape(flat, [-1, 2, *sizes(rows), *sizes(columns)])
+        else:
+            across, down, bent = self._spline(
+                coefficients, columns, rows, _foreseen_by_nobody(theta)
+            )
+            points = bent + (tf.expand_dims(across, 2) + tf.expand_dims(down, 3))
         return PixelGrid(points=points, origin=(theta_kind(align_corners, self.points), theta))
 
     def _coefficients(self, moved: Any) -> Any:
@@ -195,6 +219,20 @@ class ThinPlateSpline(Transform):
         squared = across + down  # [K*K, height, width]
         kernel = squared * tf.math.log(tf.maximum(squared, tf.constant(TINY, columns.dtype)))
         return tf.reshape(kernel, [len(self.control), -1])
+
+    def _stored_basis(self, columns: Any, rows: Any) -> Any:
+        """Return what the coefficients are multiplied with, `[K * K + 3, pixels]`, if it is small.
+
+        That is the fastest way to a grid, and takes as much memory as K * K + 3 images do. None if
+        that is much, or the sizes are not known yet.
+        """
+        x, y = (tf.get_static_value(axis) for axis in (columns, rows))
+        if x is None or y is None:
+            return None
+        if (len(self.control) + 3) * len(x) * len(y) * x.itemsize > _STORED_BYTES_MAX:
+            return None
+        with tf.init_scope():  # beside the graph, which would else hold a copy of it
+            return tf.constant(_basis(self.points, tuple(x), tuple(y)), columns.dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this transform again."""

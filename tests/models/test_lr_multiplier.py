@@ -94,7 +94,9 @@ def test_lr_multiplier_counts_in_training_alone(image):
             gradients[multiplier, training] = gradient.numpy()
     assert np.array_equal(gradients[1.0, False], gradients[0.125, False])
     assert np.array_equal(gradients[1.0, True] * 0.125, gradients[0.125, True])
-    assert np.array_equal(gradients[1.0, False], gradients[1.0, True])
+    # In training the sampler's gradient adds up in another order.
+    plain, trained = gradients[1.0, False], gradients[1.0, True]
+    assert np.abs(plain - trained).max() < 1e-6 * np.abs(plain).max()
 
 
 def test_lr_multiplier_scales_the_gradient_of_a_given_theta(image):

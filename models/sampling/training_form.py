@@ -1,0 +1,50 @@
+"""What layers compute in another form while they train, because no converter will ever see it.
+
+A graph that is exported holds only ops that converters take, stores nothing of an image's size, and
+can be frozen and saved: a gradient written by hand refers to tensors of the graph that it was made
+in, and would be in the way. A graph that trains is bound by none of this, and is to be fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import tensorflow as tf
+
+_TRAINING = ContextVar("training", default=False)
+
+
+@contextmanager
+def training_form(training: Any) -> Iterator[None]:
+    """Use the forms for training in the ops that are made inside, if `training` is True.
+
+    Args:
+        training: What Keras hands to a layer's `call`.
+    """
+    token = _TRAINING.set(training is True)
+    try:
+        yield
+    finally:
+        _TRAINING.reset(token)
+
+
+def is_training() -> bool:
+    """Return whether the form for training is asked for."""
+    return _TRAINING.get()
+
+
+def with_gradient(function: Callable[..., tuple[Any, Any]], *arguments: Any) -> Any:
+    """Return the value of a function that has a gradient of its own.
+
+    Args:
+        function: From tensors to the value and its gradient, as `tf.custom_gradient` takes it. The
+            gradient is used in training; elsewhere TensorFlow finds it.
+        *arguments: The tensors.
+    """
+    if is_training():
+        return tf.custom_gradient(function)(*arguments)
+    value, _ = function(*arguments)
+    return value
