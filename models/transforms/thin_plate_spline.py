@@ -187,7 +187,7 @@ class ThinPlateSpline(Transform):
         number = np.arange(count).reshape(self.points, self.points)
         mirrored = [number, number[:, ::-1], number[::-1], number[::-1, ::-1]]
         order = np.stack(mirrored).reshape(-1)
-        weights = tf.reshape(tf.gather(bend, order, axis=2), [-1, 8, count])
+        weights = tf.reshape(tf.gather(bend, order, axis=2), [-1, count])
         quarters = tf.unstack(tf.reshape(tf.matmul(weights, kernel), [-1, 2, 4, top, left]), axis=2)
 
         def line(first: int) -> Any:
