@@ -7,13 +7,16 @@ requests that came first.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import Any
 
+from httptools import HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from stnkit.runtime.serving.http.body_sink import SINK, SINK_BYTES_LEAST, BodySink
+from stnkit.runtime.serving.http.direct_body import DIRECT_BYTES_LEAST, DirectBody, ShortReads
 from stnkit.runtime.serving.http.express import Exchange, Express
 from stnkit.runtime.serving.http.one_write import OneWrite
 from stnkit.runtime.serving.limits import Limits
@@ -98,9 +101,31 @@ class BoundedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self.overhead_bytes > self.limits.header_bytes_max:
             self._refuse(431, "the request's headers are longer than they may be")
+        elif self.exchange is not None:
+            self._read_directly(self.exchange)
         elif self.owing_since is None and self.idle_since is None and not self._busy:
             # Empty lines, or the end of a body that was refused: no other clock runs.
             self.owing_since = time.monotonic()
+
+    def _read_directly(self, exchange: Exchange) -> None:
+        if self.deaf or self.transport.is_closing() or self.scheme != "http":
+            return
+        missing = exchange.missing()
+        if len(missing) >= DIRECT_BYTES_LEAST:
+            self._hand_to(DirectBody(self, missing))
+
+    def end_direct(self) -> None:
+        """Go on behind a body that the parser has not seen, and never will."""
+        self._hand_to(ShortReads(self))
+        self.parser = HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.on_message_complete()
+
+    def _hand_to(self, protocol: asyncio.BaseProtocol) -> None:
+        # uvloop looks at the kind of protocol where it begins to read.
+        self.transport.pause_reading()
+        self.transport.set_protocol(protocol)
+        self.transport.resume_reading()
 
     def on_message_begin(self) -> None:
         """Begin with a request's headers; uvicorn makes its scope here, which not all need."""

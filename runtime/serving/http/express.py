@@ -134,14 +134,20 @@ class Exchange(RequestResponseCycle):
         """Take the next part of the body; what was refused is not kept."""
         if self.done():
             return
-        body = self._body
-        if body is None:
-            # In one piece from the start, and in front of it what aligns the tensors.
-            lead = lead_bytes(self._json_length)
-            body = self._body = np.empty(lead + self._size, np.uint8).data[lead:]
         at = self._at
         self._at = at + len(part)
-        body[at : self._at] = part
+        self._place()[at : self._at] = part
+
+    def missing(self) -> memoryview:
+        """Return where the rest of the body belongs; nothing where it is not wanted."""
+        return memoryview(b"") if self.done() else self._place()[self._at :]
+
+    def _place(self) -> memoryview:
+        if self._body is None:
+            # In one piece from the start, and in front of it what aligns the tensors.
+            lead = lead_bytes(self._json_length)
+            self._body = np.empty(lead + self._size, np.uint8).data[lead:]
+        return self._body
 
     def end(self) -> None:
         """Put the request into the queue, once its body is there."""
