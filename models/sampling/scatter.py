@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.framework.config import is_op_determinism_enabled
 
 from stnkit.models.shapes import sizes
 
@@ -46,7 +47,13 @@ def add_numbers(values: Any, index: Any, image: Any) -> Any:
 
     @tf.custom_gradient
     def added(numbers: Any) -> Any:
-        total = tf.raw_ops.DenseBincount(input=index, size=count, weights=numbers)
+        if is_op_determinism_enabled():  # which the other op refuses on a GPU
+            batch = tf.cast(shape[0], index.dtype)
+            rows = tf.reshape(index + count * tf.expand_dims(tf.range(batch), 1), [-1])
+            total = tf.math.unsorted_segment_sum(tf.reshape(numbers, [-1]), rows, count * batch)
+            total = tf.reshape(total, [batch, count])
+        else:
+            total = tf.raw_ops.DenseBincount(input=index, size=count, weights=numbers)
         return total, lambda upstream: tf.gather(upstream, index, batch_dims=1)
 
     return tf.cast(tf.reshape(added(tf.cast(values, dtype)), shape), image.dtype)

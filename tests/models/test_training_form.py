@@ -148,6 +148,18 @@ def test_half_precision_adds_up_in_full(sides, dtype):
     assert np.abs(by_image - exact).max() <= 0.02 * np.abs(exact).max()
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("sides", [FEW, MANY], ids=["few", "many"])
+def test_deterministic_ops(sides, channels, monkeypatch):
+    """Whoever asks for the same bits each time would else be refused on a GPU."""
+    layer = SpatialTransformer(dtype="float64")
+    inputs = [images(3, sides, channels), thetas(3)]
+    expected = answer(layer, inputs, True)
+    monkeypatch.setattr("stnkit.models.sampling.scatter.is_op_determinism_enabled", lambda: True)
+    monkeypatch.delattr(tf.raw_ops, "DenseBincount")
+    assert_same(answer(layer, inputs, True), expected, 1e-12)
+
+
 def test_nan_and_infinite_thetas_leave_the_rest_alone():
     layer = SpatialTransformer()
     image = images(4, (9, 7), 3, "float32")
