@@ -27,18 +27,14 @@ def _radial(squared: Any) -> Any:
 
 
 @lru_cache(maxsize=8)
-def _basis(
+def _kernel_values(
     points: int, columns: tuple[float, ...], rows: tuple[float, ...]
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return U of the distances to all control points, then 1, x and y, for all pixels."""
-    axis = np.linspace(-1.0, 1.0, points)
-    gaps_x, gaps_y = (
-        (SCALE * (np.asarray(centres) - axis[:, np.newaxis])) ** 2 for centres in (columns, rows)
-    )
-    squared = gaps_y[:, np.newaxis, :, np.newaxis] + gaps_x[np.newaxis, :, np.newaxis]
-    y, x = np.meshgrid(rows, columns, indexing="ij")
-    kernel = _radial(squared).reshape(points**2, -1)
-    return np.concatenate([kernel, [np.ones(x.size), x.ravel(), y.ravel()]])
+    """Return U of the distances of all pixels to the control points, `[K * K, pixels]`."""
+    axis = np.linspace(-1.0, 1.0, points)[:, np.newaxis]
+    across, down = ((SCALE * (np.asarray(centres) - axis)) ** 2 for centres in (columns, rows))
+    squared = down[:, np.newaxis, :, np.newaxis] + across[np.newaxis, :, np.newaxis]
+    return _radial(squared).reshape(points**2, -1)
 
 
 def _foreseen_by_nobody(theta: Any) -> Any:
@@ -142,16 +138,10 @@ class ThinPlateSpline(Transform):
         identity = tf.concat(
             [tf.zeros([2, count], dtype), offset, tf.eye(2, dtype=dtype) * scale], 1
         )
-        coefficients = self._coefficients(moved) + identity
-        basis = self._stored_basis(columns, rows) if is_training() else None
-        if basis is not None:
-            flat = tf.matmul(tf.reshape(coefficients, [-1, count + 3]), basis)
-            points = tf.reshape(flat, [-1, 2, *sizes(rows), *sizes(columns)])
-        else:
-            across, down, bent = self._spline(
-                coefficients, columns, rows, _foreseen_by_nobody(theta)
-            )
-            points = bent + (tf.expand_dims(across, 2) + tf.expand_dims(down, 3))
+        across, down, bent = self._spline(
+            self._coefficients(moved) + identity, columns, rows, _foreseen_by_nobody(theta)
+        )
+        points = bent + (tf.expand_dims(across, 2) + tf.expand_dims(down, 3))
         return PixelGrid(points=points, origin=(theta_kind(align_corners, self.points), theta))
 
     def _coefficients(self, moved: Any) -> Any:
@@ -182,6 +172,10 @@ class ThinPlateSpline(Transform):
         across = slope_x * columns
         down = slope_y * rows + start
         (height,), (width,) = sizes(rows), sizes(columns)
+        kernel = self._stored_kernel(columns, rows) if is_training() else None
+        if kernel is not None:
+            bent = tf.matmul(tf.reshape(bend, [-1, count]), kernel)
+            return across, down, tf.reshape(bent, [-1, 2, height, width])
         top, left = (height + 1) // 2, (width + 1) // 2
         kernel = self._kernel(columns[:left] * SCALE + zero, rows[:top] * SCALE + zero)
         number = np.arange(count).reshape(self.points, self.points)
@@ -220,19 +214,20 @@ class ThinPlateSpline(Transform):
         kernel = squared * tf.math.log(tf.maximum(squared, tf.constant(TINY, columns.dtype)))
         return tf.reshape(kernel, [len(self.control), -1])
 
-    def _stored_basis(self, columns: Any, rows: Any) -> Any:
-        """Return what the coefficients are multiplied with, `[K * K + 3, pixels]`, if it is small.
+    def _stored_kernel(self, columns: Any, rows: Any) -> Any:
+        """Return U of the distances of all pixels to the control points, computed once.
 
-        That is the fastest way to a grid, and takes as much memory as K * K + 3 images do. None if
-        that is much, or the sizes are not known yet.
+        Returns:
+            `[K * K, pixels]`, beside the graph, which would else hold a copy of it; None where the
+            sizes are not known yet, or K * K images are much memory.
         """
         x, y = (tf.get_static_value(axis) for axis in (columns, rows))
         if x is None or y is None:
             return None
-        if (len(self.control) + 3) * len(x) * len(y) * x.itemsize > _STORED_BYTES_MAX:
+        if len(self.control) * len(x) * len(y) * x.itemsize > _STORED_BYTES_MAX:
             return None
-        with tf.init_scope():  # beside the graph, which would else hold a copy of it
-            return tf.constant(_basis(self.points, tuple(x), tuple(y)), columns.dtype)
+        with tf.init_scope():
+            return tf.constant(_kernel_values(self.points, tuple(x), tuple(y)), columns.dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this transform again."""
