@@ -15,7 +15,7 @@ from stnkit.runtime.errors import InputError
 from stnkit.runtime.serving.batching import Batcher
 from stnkit.runtime.serving.classification import top_classes
 from stnkit.runtime.serving.datatypes import CONFIG_TYPES, DATATYPES
-from stnkit.runtime.serving.errors import InvalidRequestError
+from stnkit.runtime.serving.errors import InvalidRequestError, OverloadedError
 from stnkit.runtime.serving.inference import (
     InferRequest,
     InferResponse,
@@ -154,7 +154,11 @@ class ServedModel:
         Raises:
             OverloadedError: too many wait.
         """
-        self.batcher.refuse_when_full(self._options.timeout_ms)
+        try:
+            self.batcher.refuse_when_full(self._options.timeout_ms)
+        except OverloadedError:
+            self.statistics.add_failure("overloaded")
+            raise
 
     def answer(
         self, request: InferRequest, outputs: Mapping[str, npt.NDArray[Any]]

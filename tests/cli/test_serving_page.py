@@ -9,11 +9,13 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
 from stnkit.runtime.serving import Limits
+from stnkit.runtime.serving.http.app import ServingApp
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "serving.md").read_text("utf-8")
@@ -70,8 +72,23 @@ def test_commands(server):
     assert second["predictions"][0]["label"] == "2"
 
 
+def test_python_for_ray(bundle, scratch, monkeypatch):
+    """Without Ray: it is given a function, which it can pickle, and which makes an application."""
+    given = []
+    serve = types.SimpleNamespace(
+        ingress=lambda made: given.append(made) or (lambda cls: cls),
+        deployment=lambda **options: lambda cls: types.SimpleNamespace(bind=lambda: options),
+    )
+    monkeypatch.setitem(sys.modules, "ray", types.SimpleNamespace(serve=serve))
+    monkeypatch.chdir(scratch)
+    exec(compile(blocks("python")[2], "hosted_ray.py", "exec"), {"__name__": "hosted_ray"})
+    (made,) = given
+    assert isinstance(made, types.FunctionType)
+    assert isinstance(made(), ServingApp)
+
+
 def test_python(server, scratch):
-    ask, host = blocks("python")
+    ask, host, _ = blocks("python")
     for name, text in (("ask.py", ask), ("hosted.py", host)):
         (scratch / name).write_text(text.replace("localhost:8000", f"localhost:{server.port}"))
     assert run(f"{sys.executable} ask.py", server.port) == "[1, 10]\n"

@@ -92,7 +92,7 @@ class ServingApp:
         await send({"type": "http.response.body", "body": body})
 
     async def _answer(self, scope: dict[str, Any], receive: Receive) -> Answer:
-        key = (scope["method"], scope["path"])
+        key = (scope["method"], _path(scope))
         route = self._routes.get(key)
         if route is None:
             route = find_route(*key, limits=self.core.limits)
@@ -112,10 +112,10 @@ class ServingApp:
             self.core.repository.get(route.model, route.version)
         except ServingError:
             return
-        plain = key[1].encode()
-        if scope.get("raw_path", plain) == plain:  # there are any number of ways to quote it
+        sent = scope["path"].encode()
+        if scope.get("raw_path", sent) == sent:  # there are any number of ways to quote it
             self._routes[key] = route
-            self.infer_routes[plain] = route
+            self.infer_routes[key[1].encode()] = route
 
     def _tell(self, route: Route) -> Answer:
         """Answer what needs no body."""
@@ -260,6 +260,14 @@ class ServingApp:
                 await asyncio.to_thread(self.core.close)
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+
+def _path(scope: dict[str, Any]) -> str:
+    """Return the path below what the application is mounted at, which ASGI's path begins with."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    # Some hosts leave it out of the path.
+    return path[len(root) :] if root and path.startswith(f"{root}/") else path
 
 
 class _Watch:

@@ -142,6 +142,29 @@ def test_a_server_that_ends_closes_its_connections(app, core):
     assert ask(app, "POST", INFER, BODY).status == 200
 
 
+@pytest.mark.parametrize(
+    ("root", "path", "status"),
+    [
+        ("/vision", "/vision/v2/models/toy/infer", 200),  # as ASGI says
+        ("/vision/", "/vision/v2/models/toy/infer", 200),
+        ("/vision", "/v2/models/toy/infer", 200),  # as other hosts do
+        ("/vision", "/visions/v2/models/toy/infer", 404),
+        ("/vision", "/vision", 404),
+        ("", "/vision/v2/models/toy/infer", 404),
+    ],
+)
+def test_it_may_be_mounted_below_a_path(app, root, path, status):
+    async def run():
+        exchange = Exchange("POST", path, BODY)
+        exchange.scope["root_path"] = root
+        return await exchange.run(app)
+
+    for _ in range(2):  # the second one finds the route kept
+        assert asyncio.run(run()).status == status
+    # No path of the host's is kept: a client may choose it.
+    assert set(app.infer_routes) <= {INFER.encode()}
+
+
 def test_a_full_queue_refuses_before_the_body(app, core, monkeypatch):
     def full():
         raise OverloadedError("256 requests wait")

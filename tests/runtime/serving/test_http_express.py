@@ -341,6 +341,7 @@ def test_too_much_is_refused_before_its_body(waiting, raw_http, toy):
             client.send(binary(raw_http, SHORT, toy.images(1)))
         wait_for(lambda: depth(raw_http, waiting) == 2)
         body = b"x" * 300_000
+        before = failures(raw_http, waiting, "overloaded")
         answers = []
         for path in (SHORT, LONG):
             whole = raw_http.request("POST", path, body)
@@ -358,6 +359,7 @@ def test_too_much_is_refused_before_its_body(waiting, raw_http, toy):
         assert answers[1] == answers[3]
         assert answers[0].count(b"HTTP/1.1 200") == 2
         assert answers[1].count(b"HTTP/1.1 503") == 2
+        assert failures(raw_http, waiting, "overloaded") == before + 6
         closing = raw_http.request("POST", SHORT, b"{}", [("Connection", "close")])
         assert b"connection: close" in talk(waiting.port, closing)
         for client in holders:
