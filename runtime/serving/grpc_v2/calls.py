@@ -16,6 +16,7 @@ import grpc
 from stnkit.runtime.serving.errors import (
     DeadlineError,
     InvalidRequestError,
+    NotReadyError,
     OverloadedError,
     ServingError,
     TooLargeError,
@@ -23,12 +24,16 @@ from stnkit.runtime.serving.errors import (
 from stnkit.runtime.serving.limits import Limits
 from stnkit.runtime.serving.tracing import CARRIED
 
-__all__ = ["Receiver", "abort", "carrier_of", "failure", "shorter_timeout_ms"]
+__all__ = ["Receiver", "abort", "carrier_of", "ending", "failure", "shorter_timeout_ms"]
 
 _LOG = logging.getLogger("stnkit.serving")
 _FAILED = "the server failed on this request"
 _DETAILS_BYTES_MAX = 1000
 """Longest text of a status: it travels in a header, escaped, and clients keep 8 KiB for all."""
+
+_QUIET_S = 0.05
+_QUIET_TRIES = 20
+"""No more calls come when none came for this time; so often it is looked for."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZLIB_FIRST = 0x78
@@ -45,10 +50,25 @@ class Receiver:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self._late: int | None = None
+        self._refusing = asyncio.Event()
         self._held_bytes = 0
         # gRPC does not tell how long a message is before it is there.
         at_once = max(4, 4 * limits.bodies_bytes_max // limits.body_bytes_max)
         self._receiving = asyncio.Semaphore(at_once)
+
+    async def close(self) -> None:
+        """Keep further calls waiting, for `refuse`; return once no more come."""
+        self._late = 0
+        for _ in range(_QUIET_TRIES):
+            late = self._late
+            await asyncio.sleep(_QUIET_S)
+            if self._late == late:
+                break
+
+    def refuse(self) -> None:
+        """End the calls that came after `close`."""
+        self._refusing.set()
 
     async def receive(self, context: Any) -> bytes:
         """Return the one message of a call; `release` is to be called with it afterwards.
@@ -59,9 +79,14 @@ class Receiver:
         Raises:
             InvalidRequestError: the call ended without a message, or it cannot be decompressed.
             TooLargeError: it is too long after decompression.
+            NotReadyError: the server is about to end.
             OverloadedError: too many bytes are held already.
             DeadlineError: it did not arrive in time.
         """
+        if self._late is not None:
+            self._late += 1
+            await self._refusing.wait()
+            raise ending()
         self._check_room()
         try:
             async with asyncio.timeout(self._limits.receive_timeout_s), self._receiving:
@@ -107,6 +132,11 @@ class Receiver:
             raise OverloadedError(
                 "the server holds as many bytes of requests as it may: try again later"
             )
+
+
+def ending() -> NotReadyError:
+    """Return what a client is told whose request is not taken any more."""
+    return NotReadyError("the server is about to end: expected no more requests; ask another one")
 
 
 def _is_compressed(data: bytes) -> bool:

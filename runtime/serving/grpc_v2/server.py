@@ -29,6 +29,9 @@ _KEEPALIVE_ANSWER_MS = 20_000
 _STREAMS_MAX = 256
 """Calls at once on one connection; further ones wait at the client."""
 
+_HANDLERS_S = 1.0
+"""How long handlers whose calls have ended may take to end."""
+
 _OPTION = "--grpc-port"
 _START_TIMEOUT_S = 30.0
 
@@ -155,11 +158,18 @@ class GrpcServer:
         await server.start()
         started.set_result(bound)
         await self._stop.wait()
+        # What it has not handed over when it stops, gRPC ends with CANCELLED, as if the client had.
+        await receiver.close()
         stopping = asyncio.ensure_future(server.stop(self._grace_s))
         # Only after the server has begun to refuse new calls.
         await asyncio.sleep(0)
+        receiver.refuse()
         streams.close()
         await stopping
+        # It does not wait for the handlers of calls that ended with an error.
+        handlers = asyncio.all_tasks() - {asyncio.current_task()}
+        if handlers:
+            await asyncio.wait(handlers, timeout=_HANDLERS_S)
 
 
 def _credentials(certificate: Path, key: Path) -> Any:

@@ -13,6 +13,7 @@ from stnkit.runtime.serving.grpc_v2.calls import (
     Receiver,
     abort,
     carrier_of,
+    ending,
     failure,
     shorter_timeout_ms,
 )
@@ -49,7 +50,7 @@ class Streams:
         self._receiver = receiver
         self._service = service
         self._closing = asyncio.Event()
-        self._readers: set[asyncio.Task[None]] = set()
+        self._readers: set[asyncio.Task[bool]] = set()
 
     def handlers(self) -> dict[str, dict[str, Any]]:
         """Return service -> method -> handler."""
@@ -76,6 +77,10 @@ class Streams:
             while (task := await answers.get()) is not None:
                 await context.write(await task)
                 slots.release()
+            if self._closing.is_set():
+                (all_read,) = await asyncio.gather(reader, return_exceptions=True)
+                if all_read is not True:  # who waits for the rest's answers must learn of the end
+                    await abort(context, ending(), "ModelStreamInfer")
         finally:
             self._readers.discard(reader)
             reader.cancel()
@@ -92,14 +97,16 @@ class Streams:
         context: Any,
         slots: asyncio.Semaphore,
         answers: asyncio.Queue[asyncio.Task[bytes] | None],
-    ) -> None:
+    ) -> bool:
+        """Read requests; return whether the client said that it has no more."""
         try:
             while not self._closing.is_set():
                 await slots.acquire()
                 data = await context.read()
                 if data is grpc.aio.EOF:
-                    break
+                    return True
                 answers.put_nowait(asyncio.create_task(self._answer(data, context)))
+            return False
         finally:
             answers.put_nowait(None)
 
