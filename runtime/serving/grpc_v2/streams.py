@@ -33,6 +33,10 @@ __all__ = ["Streams"]
 _IN_FLIGHT_MAX = 16
 """Requests of one stream that are read and not answered; further ones wait at the client."""
 
+_LINGER_S = 0.1
+"""From a stream's last answer to its end. The connection may end with it, and a client that sends
+on a connection that has ended does not read what it has received there."""
+
 _WATCH_INTERVAL_S = 1.0
 
 
@@ -80,6 +84,7 @@ class Streams:
             if self._closing.is_set():
                 (all_read,) = await asyncio.gather(reader, return_exceptions=True)
                 if all_read is not True:  # who waits for the rest's answers must learn of the end
+                    await asyncio.sleep(_LINGER_S)
                     await abort(context, ending(), "ModelStreamInfer")
         finally:
             self._readers.discard(reader)
