@@ -107,25 +107,12 @@ class BoundedProtocol(HttpToolsProtocol):
             # Empty lines, or the end of a body that was refused: no other clock runs.
             self.owing_since = time.monotonic()
 
-    def _read_directly(self, exchange: Exchange) -> None:
-        if self.deaf or self.transport.is_closing() or self.scheme != "http":
-            return
-        missing = exchange.missing()
-        if len(missing) >= DIRECT_BYTES_LEAST:
-            self._hand_to(DirectBody(self, missing))
-
     def end_direct(self) -> None:
         """Go on behind a body that the parser has not seen, and never will."""
         self._hand_to(ShortReads(self))
         self.parser = HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self.on_message_complete()
-
-    def _hand_to(self, protocol: asyncio.BaseProtocol) -> None:
-        # uvloop looks at the kind of protocol where it begins to read.
-        self.transport.pause_reading()
-        self.transport.set_protocol(protocol)
-        self.transport.resume_reading()
 
     def on_message_begin(self) -> None:
         """Begin with a request's headers; uvicorn makes its scope here, which not all need."""
@@ -319,6 +306,19 @@ class BoundedProtocol(HttpToolsProtocol):
                 scope[SINK] = sink
                 return sink
         return None
+
+    def _read_directly(self, exchange: Exchange) -> None:
+        if self.deaf or self.transport.is_closing() or self.scheme != "http":
+            return
+        missing = exchange.missing()
+        if len(missing) >= DIRECT_BYTES_LEAST:
+            self._hand_to(DirectBody(self, missing))
+
+    def _hand_to(self, protocol: asyncio.BaseProtocol) -> None:
+        # uvloop looks at the kind of protocol where it begins to read.
+        self.transport.pause_reading()
+        self.transport.set_protocol(protocol)
+        self.transport.resume_reading()
 
     def _unsupported_upgrade_warning(self) -> None:
         # The parser has stopped; the request itself is one like others.
