@@ -22,7 +22,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.cases import SHAPES, TRANSFORMS, Case, make_inputs, parse_shape
-from benchmarks.peers.contender import TARGETS, Contender, Job, Prepared, Target, UnavailableError
+from benchmarks.peers.contender import (
+    TARGETS,
+    TRAINING,
+    Contender,
+    Job,
+    Prepared,
+    Target,
+    UnavailableError,
+)
 from benchmarks.peers.registry import BASELINE, CONTENDERS
 from benchmarks.reference import EXACT, WrongAnswerError, check_answer, reference
 from benchmarks.report import Row, format_table, record
@@ -46,7 +54,7 @@ def measure(
         rounds: How often each has its turn.
         failures: Where wrong answers and unexpected errors are added.
     """
-    expected = reference(job.case, job.inputs, gradients=target == "tensorflow-training")
+    expected = reference(job.case, job.inputs, gradients=target in TRAINING)
     rows: dict[str, Row] = {}
     ready: dict[str, Prepared] = {}
     for contender in contenders:

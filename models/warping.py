@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from stnkit.models.reading import record
 from stnkit.models.sampling.antialias import antialias
 from stnkit.models.sampling.bilinear_image import PADDING_MODES, sample_bilinear
 from stnkit.models.sampling.grid_sample import sample_planes
+from stnkit.models.sampling.training_form import training_form
 from stnkit.models.shapes import sizes
 from stnkit.models.taps import mark_theta, mark_warped
 from stnkit.models.transforms.base import Transform
@@ -37,7 +39,13 @@ class WarpOptions:
     antialias: bool
 
 
-def warp_image(layer: str, image: Any, theta: Any, options: WarpOptions) -> Any:
+Sample = Callable[[Any, Any], Any]
+"""From an image and a theta, both checked, to the warped image."""
+
+
+def warp_image(
+    layer: str, image: Any, theta: Any, options: WarpOptions, sample: Sample | None = None
+) -> Any:
     """Return the image warped by theta, and leave marks of both for whoever compares.
 
     Args:
@@ -45,6 +53,7 @@ def warp_image(layer: str, image: Any, theta: Any, options: WarpOptions) -> Any:
         image: `[batch, height, width, channels]` float, checked.
         theta: `[batch, *theta_shape]` or `[batch, num_params]` float.
         options: How.
+        sample: What `compiled_sample` returned, or None.
 
     Raises:
         ValueError: If theta does not fit the transform or the image's batch.
@@ -54,11 +63,9 @@ def warp_image(layer: str, image: Any, theta: Any, options: WarpOptions) -> Any:
         raise ValueError(
             f"image has shape {image.shape} and theta {theta.shape}: expected the same batch size"
         )
-    _, height, width, _ = sizes(image)
-    output_size = options.output_size or (height, width)
     if options.antialias and options.output_size is not None:
-        image = antialias(image, output_size)
-    warped = _sampled(image, theta, output_size, options)
+        image = antialias(image, options.output_size)
+    warped = sample(image, theta) if sample else _sampled(image, theta, options)
     # Reshaping to a size read from the graph loses what is known of the shape.
     known = [image.shape[0], *(options.output_size or image.shape[1:3]), image.shape[3]]
     warped = mark_warped(tf.ensure_shape(warped, known))
@@ -66,10 +73,26 @@ def warp_image(layer: str, image: Any, theta: Any, options: WarpOptions) -> Any:
     return warped
 
 
-def _sampled(image: Any, theta: Any, output_size: tuple[Any, Any], options: WarpOptions) -> Any:
+def compiled_sample(options: WarpOptions) -> Sample:
+    """Return what samples by a graph of its own that XLA compiles, for training.
+
+    It is compiled for each new shape of its inputs, in about a second.
+    """
+
+    def sample(image: Any, theta: Any) -> Any:
+        with training_form(True):  # also in a graph that is made later, for another shape
+            return _sampled(image, theta, options)
+
+    compiled = tf.function(sample, jit_compile=True, autograph=False, reduce_retracing=True)
+    # Not the function itself: Keras would take it for a part of the layer, and save it.
+    return lambda image, theta: compiled(image, theta)
+
+
+def _sampled(image: Any, theta: Any, options: WarpOptions) -> Any:
     transform, corners = options.transform, options.align_corners
+    _, height, width, _ = sizes(image)
+    output_size = options.output_size or (height, width)
     if options.interpolation == "bilinear" and options.padding_mode in PADDING_MODES:
-        _, height, width, _ = sizes(image)
         grid = transform.pixel_grid(theta, output_size, (height, width), corners)
         return sample_bilinear(image, grid, options.padding_mode)
     planes = transform.planes(theta, output_size, corners)

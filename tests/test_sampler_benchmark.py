@@ -6,6 +6,7 @@ import importlib.util
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SHAPE = "2x12x10x3"
+TARGETS = ("tflite", "onnx", "tensorflow", "tensorflow-training", "tensorflow-xla")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def job_for(samplers, transform, shape=SHAPE):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("transform", ["affine", "thin_plate_spline"])
-@pytest.mark.parametrize("target", ["tflite", "onnx", "tensorflow", "tensorflow-training"])
+@pytest.mark.parametrize("target", TARGETS)
 def test_every_contender_gives_the_references_answer(samplers, target, transform):
     failures = samplers.Failures()
     rows = samplers.measure(job_for(samplers, transform), target, samplers.CONTENDERS, 2, failures)
@@ -223,17 +225,21 @@ def test_a_call_can_be_several_runs(samplers):
     assert calls.count("one") == calls.count("eight")
 
 
-@pytest.mark.parametrize("target", ["tensorflow", "tensorflow-training"])
+@pytest.mark.parametrize("target", TARGETS[2:])
 def test_small_images_are_warped_several_times_in_one_graph(samplers, target, monkeypatch):
     import benchmarks.peers.runtimes as runtimes
     from benchmarks.peers.gather_nd import gather_nd_warp
 
-    build = {"tensorflow": "run_tensorflow", "tensorflow-training": "run_tensorflow_training"}
+    builds = {
+        "tensorflow": runtimes.run_tensorflow,
+        "tensorflow-training": runtimes.run_tensorflow_training,
+        "tensorflow-xla": partial(runtimes.run_tensorflow_training, compiled=True),
+    }
     job = job_for(samplers, "affine")
-    training = target == "tensorflow-training"
+    training = target != "tensorflow"
     expected = samplers.reference(job.case, job.inputs, gradients=training)
     for small, runs in ((job.inputs.image.size, 8), (0, 1)):
         monkeypatch.setattr(runtimes, "_SMALL_IMAGE", small)
-        prepared = getattr(runtimes, build[target])(gather_nd_warp(job.case), job)
+        prepared = builds[target](gather_nd_warp(job.case), job)
         assert prepared.runs == runs
         samplers.check_answer(prepared.answer(prepared.run()), expected, 2e-5)

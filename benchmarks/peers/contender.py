@@ -8,13 +8,16 @@ from typing import Any, Literal
 
 from benchmarks.cases import TRANSFORMS, Array, Case, Inputs
 
-Target = Literal["tflite", "onnx", "tensorflow", "tensorflow-training"]
+Target = Literal["tflite", "onnx", "tensorflow", "tensorflow-training", "tensorflow-xla"]
 TARGETS: dict[Target, str] = {
     "tflite": "TFLite files, LiteRT with XNNPACK",
     "onnx": "ONNX files, ONNX Runtime on the CPU",
     "tensorflow": "forward in a framework: tf.function, or the library named",
     "tensorflow-training": "forward and backward in a framework: tf.function, or the library named",
+    "tensorflow-xla": "forward and backward in TensorFlow, compiled by XLA as Keras' fit has it",
 }
+TRAINING: tuple[Target, ...] = ("tensorflow-training", "tensorflow-xla")
+"""Those with gradients."""
 
 
 class UnavailableError(Exception):

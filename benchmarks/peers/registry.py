@@ -11,7 +11,7 @@ from benchmarks.peers.gather_nd import GATHER_ND
 from benchmarks.peers.grid_sample_op import GRID_SAMPLE
 from benchmarks.peers.map_coordinates import MAP_COORDINATES
 from benchmarks.peers.opencv import OPENCV
-from benchmarks.peers.stnkit_layer import STNKIT
+from benchmarks.peers.stnkit_layer import STNKIT, STNKIT_COMPILED
 from benchmarks.peers.torch_grid_sample import PYTORCH
 
 BASELINE = GATHER_ND.name
@@ -20,6 +20,7 @@ BASELINE = GATHER_ND.name
 CONTENDERS: tuple[Contender, ...] = (
     STNKIT,
     GATHER_ND,
+    STNKIT_COMPILED,
     MAP_COORDINATES,
     GRID_SAMPLE,
     PYTORCH,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from benchmarks.cases import CONTROL_POINTS, Case
@@ -51,6 +53,7 @@ def layer_contender(name: str, make: MakeLayer) -> Contender:
             "onnx": lambda job: run_onnx(onnx(job), job),
             "tensorflow": lambda job: run_tensorflow(call(job), job),
             "tensorflow-training": lambda job: run_tensorflow_training(train(job), job),
+            "tensorflow-xla": lambda job: run_tensorflow_training(train(job), job, compiled=True),
         },
     )
 
@@ -72,12 +75,18 @@ def _frozen(make: MakeLayer, job: Job) -> Any:
     return freeze(source_from_keras(model), batch)
 
 
-def spatial_transformer(case: Case) -> Any:
+def spatial_transformer(case: Case, **options: Any) -> Any:
     """Return the layer with its defaults: bilinear, zeros, `align_corners=False`."""
     from stnkit.models import SpatialTransformer, ThinPlateSpline
 
     transform = "affine" if case.transform == "affine" else ThinPlateSpline(CONTROL_POINTS)
-    return SpatialTransformer(transform=transform, name="transformer")
+    return SpatialTransformer(transform=transform, name="transformer", **options)
 
 
 STNKIT = layer_contender("stnkit", spatial_transformer)
+
+_COMPILED = layer_contender("stnkit, jit_compile", partial(spatial_transformer, jit_compile=True))
+STNKIT_COMPILED = replace(
+    _COMPILED, builds={"tensorflow-training": _COMPILED.builds["tensorflow-training"]}
+)
+"""The layer that has XLA compile its own part, in a graph that XLA does not compile."""

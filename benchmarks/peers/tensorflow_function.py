@@ -37,6 +37,9 @@ def function_contender(
             "onnx": lambda job: run_onnx(_onnx(make(job.case), job), job),
             "tensorflow": lambda job: run_tensorflow(make(job.case), job),
             "tensorflow-training": lambda job: run_tensorflow_training(make(job.case), job),
+            "tensorflow-xla": lambda job: run_tensorflow_training(
+                make(job.case), job, compiled=True
+            ),
         },
         may_fail=may_fail,
     )

@@ -17,7 +17,9 @@ import numpy as np
 import tensorflow as tf
 
 from stnkit.models.sampling.blending import FEW_CHANNELS, blend_cells, blend_rows
+from stnkit.models.sampling.compiled_blending import blend_compiled
 from stnkit.models.sampling.pixel_grid import PixelGrid
+from stnkit.models.sampling.training_form import is_compiled
 from stnkit.models.shapes import as_float, sizes
 from stnkit.models.taps import mark_sampled
 
@@ -42,44 +44,76 @@ def sample_bilinear(image: Any, grid: PixelGrid, padding_mode: str) -> Any:
     Source:
         Jaderberg et al. 2015, eq. 5; the derivatives TensorFlow finds are eq. 6 and 7.
     """
-    _, height, width, channels = sizes(image)
-    lengths = [width, height]
-    if padding_mode == "zeros":
-        # Two pixels of zeros on every side: all four pixels of a point that lies further out are
-        # among them. Its gradient is then 0 by itself, and no mask has to say so.
-        highest = [as_float(length, grid.dtype) + _RING for length in lengths]
-        points = _clipped(grid.dense(_RING), _limits(highest, grid.dtype))
-        left = tf.floor(points)
-        padded = _padded(image, _RING)
+    batch, height, width, channels = sizes(image)
+    padded, ring = _surrounded(image, padding_mode)
+    if is_compiled():
+        x, y = grid.apart(ring)
+        _, rows, columns = sizes(x)
+        axes = [
+            _placed(plane, [length], ring, padded is image, image.dtype)
+            for plane, length in ((x, width), (y, height))
+        ]
+        values = blend_compiled(padded, *axes)
     else:
-        highest = [as_float(length, grid.dtype) - 1 for length in lengths]
-        limits = _limits(highest, grid.dtype)
-        points = tf.minimum(tf.maximum(grid.dense(), tf.constant(0, grid.dtype)), limits)
-        left = tf.floor(points)
-        if all(isinstance(length, int) and length > 1 for length in lengths):
-            # A point on the last pixel has the weight 1 on the right, which is the same value.
-            most = [float(length - 2) for length in lengths]
-            padded, left = image, tf.minimum(left, _limits(most, grid.dtype))
+        points = grid.dense(ring)
+        _, _, rows, columns = sizes(points)
+        left, weights = _placed(points, [width, height], ring, padded is image, image.dtype)
+        known = isinstance(rows, int) and isinstance(columns, int)
+        few = known and rows * columns < _CELL_POINTS_MIN
+        if isinstance(channels, int) and channels <= FEW_CHANNELS and not few:
+            values = blend_cells(padded, left, weights)
         else:
-            padded = tf.pad(image, [[0, 0], [0, 1], [0, 1], [0, 0]], mode="SYMMETRIC")
-    weights = tf.cast(points - left, image.dtype)
-    _, _, rows, columns = sizes(points)
-    few = isinstance(rows, int) and isinstance(columns, int) and rows * columns < _CELL_POINTS_MIN
-    if isinstance(channels, int) and channels <= FEW_CHANNELS and not few:
-        values = blend_cells(padded, left, weights)
-    else:
-        values = blend_rows(padded, left, weights)
-    batch = sizes(image)[0]
+            values = blend_rows(padded, left, weights)
     sampled = tf.reshape(values, [batch, rows, columns, channels])
     return mark_sampled(sampled, image, grid, padding_mode)
 
 
+def _surrounded(image: Any, padding_mode: str) -> tuple[Any, int]:
+    """Return the image with what points can read around it, and the index of its pixel 0 there."""
+    if padding_mode == "zeros":
+        # Two pixels of zeros on every side: all four pixels of a point that lies further out are
+        # among them. Its gradient is then 0 by itself, and no mask has to say so.
+        return _padded(image, _RING), _RING
+    if all(isinstance(length, int) and length > 1 for length in sizes(image)[1:3]):
+        return image, 0
+    return tf.pad(image, [[0, 0], [0, 1], [0, 1], [0, 0]], mode="SYMMETRIC"), 0
+
+
+def _placed(points: Any, lengths: list[Any], ring: int, bare: bool, dtype: Any) -> tuple[Any, Any]:
+    """Return the pixels to the left of and above points, and what those behind them weigh.
+
+    Args:
+        points: Px in the image that is read: `[batch, 2, h, w]`, or one axis of it.
+        lengths: Sizes of the image itself along x and y, or along this axis.
+        ring: How many zeros lie before its first pixel; 0 where the border goes on.
+        bare: Whether nothing lies behind its last pixel.
+        dtype: That of the image.
+
+    Returns:
+        Whole numbers of the points' dtype, and weights in [0, 1].
+    """
+    if ring:
+        highest = [as_float(length, points.dtype) + ring for length in lengths]
+        points = _clipped(points, _limits(highest, points.dtype))
+        left = tf.floor(points)
+    else:
+        highest = [as_float(length, points.dtype) - 1 for length in lengths]
+        limits = _limits(highest, points.dtype)
+        points = tf.minimum(tf.maximum(points, tf.constant(0, points.dtype)), limits)
+        left = tf.floor(points)
+        if bare:
+            # A point on the last pixel has the weight 1 on the right, which is the same value.
+            most = [float(length - 2) for length in lengths]
+            left = tf.minimum(left, _limits(most, points.dtype))
+    return left, tf.cast(points - left, dtype)
+
+
 def _limits(values: list[Any], dtype: Any) -> Any:
-    """Return a limit for x and one for y, to be broadcast along `[batch, 2, height, width]`."""
+    """Return a limit for x and one for y, or one for all, to be broadcast along points."""
     if not all(isinstance(value, (int, float)) for value in values):
-        return tf.reshape(tf.stack(values), [2, 1, 1])
-    same = values[0] == values[1]
-    return tf.constant(values[0] if same else np.reshape(values, [2, 1, 1]), dtype)
+        return tf.reshape(tf.stack(values), [-1, 1, 1])
+    same = values[0] == values[-1]
+    return tf.constant(values[0] if same else np.reshape(values, [-1, 1, 1]), dtype)
 
 
 def _clipped(points: Any, highest: Any) -> Any:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from stnkit.models.sampling.pixel_grid import PixelGrid, frame, theta_kind
-from stnkit.models.sampling.training_form import is_training
+from stnkit.models.sampling.pixel_grid import PixelGrid, flat_plane, frame, theta_kind
+from stnkit.models.sampling.training_form import is_compiled, is_training
 from stnkit.models.shapes import Size, sizes
 from stnkit.models.transforms.base import Planes, Transform, base_axes
 
@@ -138,11 +138,20 @@ class ThinPlateSpline(Transform):
         identity = tf.concat(
             [tf.zeros([2, count], dtype), offset, tf.eye(2, dtype=dtype) * scale], 1
         )
-        across, down, bent = self._spline(
-            self._coefficients(moved) + identity, columns, rows, _foreseen_by_nobody(theta)
-        )
+        coefficients, zero = self._coefficients(moved) + identity, _foreseen_by_nobody(theta)
+        origin = theta_kind(align_corners, self.points), theta
+        if is_compiled():
+            kernel = self._stored_kernel(columns, rows) if is_training() else None
+            planes = []
+            for axis in range(2):
+                bend, flat = tf.split(coefficients[:, axis : axis + 1], [count, 3], axis=2)
+                flat = tf.roll(tf.squeeze(flat, 1), -1, axis=1)  # x, y, 1
+                bent = self._bent(bend, columns, rows, zero, kernel)
+                planes.append(flat_plane(flat, columns, rows) + tf.squeeze(bent, 1))
+            return PixelGrid(planes=(planes[0], planes[1]), origin=origin)
+        across, down, bent = self._spline(coefficients, columns, rows, zero)
         points = bent + (tf.expand_dims(across, 2) + tf.expand_dims(down, 3))
-        return PixelGrid(points=points, origin=(theta_kind(align_corners, self.points), theta))
+        return PixelGrid(points=points, origin=origin)
 
     def _coefficients(self, moved: Any) -> Any:
         """Return w, a_0 and A, `[batch, 2, K * K + 3]`, of displacements `[batch, 2, K * K]`."""
@@ -152,10 +161,6 @@ class ThinPlateSpline(Transform):
         self, coefficients: Any, columns: Any, rows: Any, zero: Any
     ) -> tuple[Any, Any, Any]:
         """Return the spline as what is flat in x, flat in y, and bent.
-
-        The pixels lie as the control points do, alike to the left and right, above and below. So
-        the kernel is computed for a quarter of the pixels; in the others it is the same with the
-        control points' weights in mirrored order.
 
         Args:
             coefficients: `[batch, 2, K * K + 3]`, in any unit.
@@ -167,22 +172,41 @@ class ThinPlateSpline(Transform):
             `[batch, 2, width]`, `[batch, 2, height]` and `[batch, 2, height, width]`, in the unit
             of the coefficients; their sum is the spline.
         """
-        count = len(self.control)
-        bend, start, slope_x, slope_y = tf.split(coefficients, [count, 1, 1, 1], axis=2)
-        across = slope_x * columns
-        down = slope_y * rows + start
-        (height,), (width,) = sizes(rows), sizes(columns)
+        bend, start, slope_x, slope_y = tf.split(coefficients, [len(self.control), 1, 1, 1], axis=2)
         kernel = self._stored_kernel(columns, rows) if is_training() else None
+        bent = self._bent(bend, columns, rows, zero, kernel)
+        return slope_x * columns, slope_y * rows + start, bent
+
+    def _bent(self, bend: Any, columns: Any, rows: Any, zero: Any, kernel: Any) -> Any:
+        """Return what is bent of the spline.
+
+        The pixels lie as the control points do, alike to the left and right, above and below. So
+        the kernel is computed for a quarter of the pixels; in the others it is the same with the
+        control points' weights in mirrored order.
+
+        Args:
+            bend: w, `[batch, axes, K * K]`.
+            columns: As in `_spline`.
+            rows: As in `_spline`.
+            zero: As in `_spline`.
+            kernel: What `_stored_kernel` returned, or None for it to be computed.
+
+        Returns:
+            `[batch, axes, height, width]`.
+        """
+        count, axes = len(self.control), bend.shape[1]
+        (height,), (width,) = sizes(rows), sizes(columns)
         if kernel is not None:
             bent = tf.matmul(tf.reshape(bend, [-1, count]), kernel)
-            return across, down, tf.reshape(bent, [-1, 2, height, width])
+            return tf.reshape(bent, [-1, axes, height, width])
         top, left = (height + 1) // 2, (width + 1) // 2
         kernel = self._kernel(columns[:left] * SCALE + zero, rows[:top] * SCALE + zero)
         number = np.arange(count).reshape(self.points, self.points)
         mirrored = [number, number[:, ::-1], number[::-1], number[::-1, ::-1]]
         order = np.stack(mirrored).reshape(-1)
         weights = tf.reshape(tf.gather(bend, order, axis=2), [-1, count])
-        quarters = tf.unstack(tf.reshape(tf.matmul(weights, kernel), [-1, 2, 4, top, left]), axis=2)
+        product = tf.reshape(tf.matmul(weights, kernel), [-1, axes, 4, top, left])
+        quarters = tf.unstack(product, axis=2)
 
         def line(first: int) -> Any:
             """Return the half of the image that two quarters make."""
@@ -195,7 +219,7 @@ class ThinPlateSpline(Transform):
         lower = line(2)
         if not (isinstance(height, int) and height % 2 == 0):
             lower = lower[:, :, : height - top]
-        return across, down, tf.concat([line(0), tf.reverse(lower, [2])], axis=2)
+        return tf.concat([line(0), tf.reverse(lower, [2])], axis=2)
 
     def _kernel(self, columns: Any, rows: Any) -> Any:
         """Return U of the distances of all pixels to the control points, `[K * K, pixels]`.
