@@ -55,7 +55,7 @@ class SpatialTransformer(keras.layers.Layer):
             paper sets to 0.1 for some models. Optimizers that divide by the size of the gradient
             (Adam, RMSprop) undo it.
         jit_compile: Whether XLA compiles the sampling in training, and that alone. On a CPU it then
-            takes a third to a half of the time, but about a second more at the first step of each
+            takes a third to a half of the time, but up to a second more at the first step of each
             batch size. Keras has XLA compile whole models on GPUs, where this changes nothing.
         **kwargs: Arguments of `keras.layers.Layer`.
 

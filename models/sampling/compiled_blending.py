@@ -14,6 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from stnkit.models.sampling.blending import FEW_CHANNELS
+from stnkit.models.sampling.flat_gather import FlatImage
 from stnkit.models.sampling.training_form import with_gradient
 from stnkit.models.shapes import sizes
 
@@ -36,22 +37,19 @@ def blend_compiled(padded: Any, x: tuple[Any, Any], y: tuple[Any, Any]) -> Any:
         Jaderberg et al. 2015, eq. 5; the gradient is eq. 6 and 7.
     """
     (column, across), (row, down) = x, y
-    batch, height, width, channels = sizes(padded)
-    few = isinstance(channels, int) and channels <= FEW_CHANNELS
-    first = tf.cast(row, tf.int32) * width + tf.cast(column, tf.int32)
-    if not (isinstance(batch, int) and batch == 1):
-        first = first + tf.reshape(tf.range(batch) * (height * width), [-1, 1, 1])
-    first = tf.reshape(first, [-1])
-    steps = [0, 1, width, width + 1]
+    few = isinstance(padded.shape[3], int) and padded.shape[3] <= FEW_CHANNELS
 
     def blend(image: Any, across: Any, down: Any) -> tuple[Any, Any]:
-        pixels = tf.reshape(image, [-1, channels])
+        pixels = FlatImage(image)
+        width = pixels.spatial[1]
+        steps = [0, 1, width, width + 1]
+        first = pixels.index([tf.cast(row, tf.int32), tf.cast(column, tf.int32)])
+        places = tf.reshape(first, [-1, 1]) + tf.stack(steps)
         right, low = tf.reshape(across, [-1, 1]), tf.reshape(down, [-1, 1])
-        places = tf.expand_dims(first, 1) + tf.stack(steps)
         if few:
-            taps = [tf.gather(pixels, first + step) for step in steps]
+            taps = [pixels.read(first + step) for step in steps]
         else:
-            found = tf.gather(pixels, places)  # [n, 4, channels]
+            found = tf.reshape(pixels.read(places), [-1, 4, pixels.channels])
             taps = tf.unstack(found, axis=1)
         upper = taps[0] + (taps[1] - taps[0]) * right
         lower = taps[2] + (taps[3] - taps[2]) * right
@@ -59,9 +57,9 @@ def blend_compiled(padded: Any, x: tuple[Any, Any], y: tuple[Any, Any]) -> Any:
         def gradient(upstream: Any) -> Any:
             shares = _shares(right, low)
             parts = tf.expand_dims(upstream, 1) * tf.expand_dims(shares, 2)
-            count = sizes(pixels)[0]
+            count = tf.size(image) // pixels.channels
             if few:
-                by_pixels = _together(_added(parts, first, count), steps)
+                by_pixels = _together(_added(parts, tf.reshape(first, [-1]), count), steps)
                 by_shares = [tf.reduce_sum(upstream * tap, 1, keepdims=True) for tap in taps]
             else:
                 by_pixels = _added(parts, places, count)

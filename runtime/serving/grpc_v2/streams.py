@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -37,7 +38,8 @@ _LINGER_S = 0.1
 """From a stream's last answer to its end. The connection may end with it, and a client that sends
 on a connection that has ended does not read what it has received there."""
 
-_WATCH_INTERVAL_S = 1.0
+_WATCH_INTERVAL_S = 0.2
+"""Between two looks at the health for those who watch it: the default drain is longer."""
 
 
 class Streams:
@@ -144,7 +146,8 @@ class Streams:
         finally:
             self._receiver.release(data)
         said = ""
-        while not self._closing.is_set():
+        while True:
+            closing = self._closing.is_set()
             try:
                 now = self._service.health(wanted)
             except NotFoundError:  # it may come into being, says the protocol
@@ -152,8 +155,8 @@ class Streams:
             if now != said:
                 await context.write(message_of(answer_name, {"status": now}).SerializeToString())
                 said = now
-            try:
+            if closing:
+                return
+            with suppress(TimeoutError):
                 async with asyncio.timeout(_WATCH_INTERVAL_S):
                     await self._closing.wait()
-            except TimeoutError:
-                pass

@@ -258,6 +258,7 @@ class ServingApp:
             elif message["type"] == "lifespan.shutdown":
                 self.core.drain()
                 await asyncio.to_thread(self.core.close)
+                await asyncio.to_thread(self._images.close)
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 

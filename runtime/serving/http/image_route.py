@@ -45,9 +45,13 @@ class ImageRoute:
 
     def __init__(self, core: ServingCore) -> None:
         self._core = core
-        # An image of the largest size takes some hundred megabytes while it is decoded. The threads
-        # are its own: a client that goes away frees a place only once its image is done with.
-        self._decoders = ThreadPoolExecutor(usable_cores(), thread_name_prefix="stnkit-image")
+        self._decoders: ThreadPoolExecutor | None = None
+
+    def close(self) -> None:
+        """Give the threads back once the images are done with that they decode; more can come."""
+        decoders, self._decoders = self._decoders, None
+        if decoders is not None:
+            decoders.shutdown()
 
     async def classify(
         self,
@@ -116,6 +120,11 @@ class ImageRoute:
 
     async def _decode(self, body: bytes, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
         pixels_max = self._core.limits.image_pixels_max
+        if self._decoders is None:
+            # An image of the largest size takes some hundred megabytes while it is decoded. The
+            # threads are its own: a client that goes away frees a place only once its image is
+            # done with.
+            self._decoders = ThreadPoolExecutor(usable_cores(), thread_name_prefix="stnkit-image")
         decoding = asyncio.get_running_loop().run_in_executor(
             self._decoders, lambda: decode_image(body, preprocessing, pixels_max=pixels_max)
         )

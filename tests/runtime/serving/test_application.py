@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import io
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from stnkit.runtime.errors import InputError
 from stnkit.runtime.serving import BundleSource, Limits, ModelOptions, app
@@ -164,7 +166,12 @@ def test_its_lifespan_loads_the_models_and_gives_them_back(bundle_path, toy):
         np.testing.assert_allclose(
             answer["outputs"][0]["data"], toy.run(images)["probabilities"][0], atol=1e-6
         )
-        assert serving_threads()
+        picture = io.BytesIO()
+        Image.new("L", (4, 4)).save(picture, "PNG")
+        assert (await driver.ask("POST", "/v2/models/toy/classify", picture.getvalue()))[0] == 200
+        names = {thread.name.rpartition("_")[0] for thread in serving_threads()}
+        assert "stnkit-image" in names
+        assert len(names) > 1
         assert await driver.life("shutdown") == {"type": "lifespan.shutdown.complete"}
         await driver.task
         assert serving_threads() == []

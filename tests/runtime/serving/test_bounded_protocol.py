@@ -6,6 +6,7 @@ import asyncio
 import time
 
 import pytest
+from kept_transport import KeptTransport
 from uvicorn import Config
 from uvicorn.server import ServerState
 
@@ -15,42 +16,6 @@ from stnkit.runtime.serving.limits import Limits
 LIMITS = Limits(receive_timeout_s=30, connections_max=3)
 GET = b"GET /v2 HTTP/1.1\r\nHost: t\r\n\r\n"
 POST = b"POST /v2 HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\n"
-
-
-class Transport:
-    """Keeps what is written; ends only when it is told to, as one whose peer reads nothing."""
-
-    def __init__(self):
-        self.written = b""
-        self.closing = self.aborted = self.paused = False
-
-    def get_extra_info(self, name, default=None):
-        return {"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)}.get(name, default)
-
-    def write(self, data):
-        assert not self.closing, "written behind the end"
-        self.written += data
-
-    def writelines(self, parts):
-        self.write(b"".join(parts))
-
-    def close(self):
-        self.closing = True
-
-    def abort(self):
-        self.closing = self.aborted = True
-
-    def is_closing(self):
-        return self.closing
-
-    def set_write_buffer_limits(self, high=None, low=None):
-        assert high == 0
-
-    def pause_reading(self):
-        self.paused = True
-
-    def resume_reading(self):
-        self.paused = False
 
 
 class App:
@@ -90,9 +55,10 @@ def run(test):
         config = Config(app, http=bounded(LIMITS), lifespan="off", log_config=None)
         config.load()
         protocol = config.http_protocol_class(config=config, server_state=state, app_state={})
-        transport = Transport()
+        transport = KeptTransport()
         protocol.connection_made(transport)
         await test(app, protocol, transport)
+        assert transport.high == 0
         if not transport.closing:
             transport.close()
         protocol.connection_lost(None)

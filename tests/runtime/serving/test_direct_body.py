@@ -8,6 +8,7 @@ import re
 
 import numpy as np
 import pytest
+from kept_transport import KeptTransport
 from uvicorn import Config
 from uvicorn.server import ServerState
 
@@ -21,57 +22,6 @@ INFER = "/v2/models/toy/infer"
 LIMITS = Limits(body_bytes_max=2**20, json_bytes_max=2**20, receive_timeout_s=7.0)
 PATIENCE_S = 20
 LARGE = 300_000
-
-
-class Transport:
-    """Hands bytes to whichever protocol reads, as an event loop does."""
-
-    def __init__(self):
-        self.written = b""
-        self.closing = self.reading = False
-        self.protocol = None
-
-    def get_extra_info(self, name, default=None):
-        return {"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)}.get(name, default)
-
-    def set_protocol(self, protocol):
-        assert not self.reading, "changed while it is read from: uvloop goes on as before"
-        self.protocol = protocol
-
-    def receive(self, data, most=65_536):
-        while data and not self.closing:
-            if isinstance(self.protocol, asyncio.BufferedProtocol):
-                place = memoryview(self.protocol.get_buffer(-1))
-                count = min(len(place), len(data), most)
-                assert count > 0
-                place[:count] = data[:count]
-                self.protocol.buffer_updated(count)
-            else:
-                count = most
-                self.protocol.data_received(data[:count])
-            data = data[count:]
-
-    def write(self, data):
-        assert not self.closing, "written behind the end"
-        self.written += data
-
-    def writelines(self, parts):
-        self.write(b"".join(parts))
-
-    def close(self):
-        self.closing = True
-
-    def is_closing(self):
-        return self.closing
-
-    def set_write_buffer_limits(self, high=None, low=None):
-        pass
-
-    def pause_reading(self):
-        self.reading = False
-
-    def resume_reading(self):
-        self.reading = True
 
 
 @pytest.fixture
@@ -92,7 +42,7 @@ def run(app, test):
         connection = config.http_protocol_class(
             config=config, server_state=ServerState(), app_state={}
         )
-        transport = Transport()
+        transport = KeptTransport()
         transport.protocol = connection
         connection.connection_made(transport)
         transport.resume_reading()

@@ -11,6 +11,7 @@ import weakref
 
 import numpy as np
 import pytest
+from kept_transport import KeptTransport
 from uvicorn import Config
 from uvicorn.server import ServerState
 
@@ -25,39 +26,6 @@ LIMITS = Limits(body_bytes_max=10_000, bodies_bytes_max=10_000, json_bytes_max=5
 PATIENCE_S = 20
 # Longer than any test waits, less than the server gives a request.
 HELD_MS = 5_000
-
-
-class Transport:
-    """Keeps what is written."""
-
-    def __init__(self):
-        self.written = b""
-        self.closing = False
-
-    def get_extra_info(self, name, default=None):
-        return {"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)}.get(name, default)
-
-    def write(self, data):
-        assert not self.closing, "written behind the end"
-        self.written += data
-
-    def writelines(self, parts):
-        self.write(b"".join(parts))
-
-    def close(self):
-        self.closing = True
-
-    def is_closing(self):
-        return self.closing
-
-    def set_write_buffer_limits(self, high=None, low=None):
-        pass
-
-    def pause_reading(self):
-        pass
-
-    def resume_reading(self):
-        pass
 
 
 class Connection:
@@ -78,7 +46,7 @@ class Connection:
         self.protocol = config.http_protocol_class(
             config=config, server_state=self.state, app_state={}
         )
-        self.transport = Transport()
+        self.transport = KeptTransport()
         self.protocol.connection_made(self.transport)
 
     async def _call(self, scope, receive, send):

@@ -355,6 +355,20 @@ def test_health_is_watched(channel, fake_core):
     assert next(watch(b"\x0a\x01x")).status == 3
 
 
+def test_who_watches_is_told_of_the_end(fake_core):
+    server = GrpcServer(fake_core)
+    with grpc.insecure_channel(f"127.0.0.1:{server.start('127.0.0.1', 0)}") as channel:
+        watch = channel.unary_stream(
+            "/grpc.health.v1.Health/Watch", response_deserializer=Health.FromString
+        )
+        call = watch(b"")
+        assert next(call).status == 1
+        fake_core.is_ready = False
+        server.stop(2.0)
+        assert [answer.status for answer in call] == [2]
+    server.stop(0.1)
+
+
 def test_a_port_that_is_in_use(address, fake_core):
     host, port = address.split(":")
     with pytest.raises(InputError, match=f"port {port} .*in use.*--grpc-port"):
