@@ -102,10 +102,22 @@ def test_other_transforms_in_single_precision(transform):
     assert_compiled_is_the_same(layer, [images((2, 9, 7, 2), "float32"), theta], 1e-4)
 
 
-def test_a_grid():
-    grid = np.random.default_rng(8).uniform(-1.2, 1.2, (2, 12, 5, 2))
-    grid[0, 0, 0], grid[1, 2, 3, 1] = np.nan, np.inf
-    assert_compiled_is_the_same(GridSampler(dtype="float64"), [images((2, 9, 7, 3)), grid])
+HOSTILE = [np.nan, np.inf, -np.inf, 3e38, -3e38, 1e6, -1e6, 1 + 1e-6, 1.2, -1.2, 0.0]
+
+
+@pytest.mark.parametrize("padding_mode", ["zeros", "border"])
+@pytest.mark.parametrize("channels", [3, 6])
+@pytest.mark.parametrize("align_corners", [False, True], ids=["edges", "corners"])
+def test_hostile_grids(align_corners, channels, padding_mode):
+    sampler = GridSampler("bilinear", padding_mode, align_corners)
+    y, x = np.meshgrid(HOSTILE, HOSTILE, indexing="ij")
+    grid = np.stack([x, y], axis=-1).astype(np.float32)[None]
+    inputs = [images((1, 9, 7, channels), "float32"), grid]
+    expected = answer(sampler, inputs)
+    assert all(np.isfinite(value).all() for value in expected)
+    for training in (False, True):
+        for got, want in zip(answer(sampler, inputs, training, jit=True), expected, strict=True):
+            assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max()
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 import tensorflow as tf
 
-from stnkit.models import grid_sample
+from stnkit.models import GridSampler, grid_sample
 
 VECTORS = np.load(Path(__file__).parents[1] / "oracles" / "grid_sample_vectors.npz")
 PADDING_MODES = ("zeros", "border", "reflection")
@@ -102,6 +102,49 @@ def test_values_and_gradients_equal_the_stored_ones(name, mode, assert_close, to
 def test_values_on_ties_and_borders_equal_the_stored_ones(name, mode, assert_close, tolerances):
     received = grid_sample(VECTORS[f"{name}_image"], VECTORS[f"{name}_grid"], *mode).numpy()
     assert_close(received, stored(name, "values", mode), exactness(mode, tolerances))
+
+
+FORMS = {"trained": (None, 4), "compiled": (True, 4), "compiled, rows": (True, 0)}
+"""In training: whether XLA compiles, and up to how many channels are few there."""
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        (name, mode)
+        for kind in ("smooth", "exact")
+        for name in names(kind)
+        for mode in MODES
+        if mode[0] == "bilinear" and mode[1] != "reflection"  # which have further forms
+    ],
+    ids=lambda value: value if isinstance(value, str) else mode_id(value),
+)
+def test_forms_of_training_equal_the_stored_ones(
+    form, name, mode, assert_close, tolerances, monkeypatch
+):
+    jit, few = FORMS[form]
+    monkeypatch.setattr("stnkit.models.sampling.compiled_blending.FEW_CHANNELS", few)
+    sampler = GridSampler(*mode)
+    image, grid = (tf.constant(VECTORS[f"{name}_{key}"]) for key in ("image", "grid"))
+
+    def sample(image, grid):
+        return sampler([image, grid], training=True)
+
+    def gradients(image, grid):
+        with tf.GradientTape() as tape:
+            tape.watch([image, grid])
+            total = tf.reduce_sum(sample(image, grid) * VECTORS[f"{name}_upstream"])
+        return tape.gradient(total, [image, grid])
+
+    values = tf.function(sample, jit_compile=jit, autograph=False)(image, grid).numpy()
+    if name.startswith("exact"):
+        assert_close(values, stored(name, "values", mode), tolerances.exact)
+        return
+    assert_close(values, stored(name, "values", mode), tolerances.sample)
+    found = tf.function(gradients, jit_compile=jit, autograph=False)(image, grid)
+    for key, gradient in zip(("grad_image", "grad_grid"), found, strict=True):
+        assert_close(gradient.numpy(), stored(name, key, mode), tolerances.gradient)
 
 
 @functools.cache
