@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import shutil
@@ -49,13 +50,17 @@ class Checkpoint:
             epochs_done, random = int(state["epochs_done"]), state["random"]
         except (OSError, ValueError, TypeError, KeyError):  # none, or damaged
             return None
-        model = compiled()
+        model: Any = compiled()
         try:
             model.optimizer.build(model.trainable_variables)  # else Keras skips its variables
             model.load_weights(path)
             for variable, value in zip(_random_states(model), random, strict=True):
                 variable.assign(value)
         except Exception:  # of another version of the network: HDF5 and Keras raise many kinds
+            model = None
+        if model is None:
+            # Keras leaves the file open, in a cycle of its own: HDF5 would refuse to write it anew.
+            gc.collect()
             return None
         return model, epochs_done
 
