@@ -76,7 +76,7 @@ def warp_image(
 def compiled_sample(options: WarpOptions) -> Sample:
     """Return what samples by a graph of its own that XLA compiles, for training.
 
-    It is compiled for each new shape of its inputs, in about a second.
+    It is compiled for each new shape of its inputs, in up to a second.
     """
 
     def sample(image: Any, theta: Any) -> Any:

@@ -14,7 +14,7 @@ TARGETS: dict[Target, str] = {
     "onnx": "ONNX files, ONNX Runtime on the CPU",
     "tensorflow": "forward in a framework: tf.function, or the library named",
     "tensorflow-training": "forward and backward in a framework: tf.function, or the library named",
-    "tensorflow-xla": "forward and backward in TensorFlow, compiled by XLA as Keras' fit has it",
+    "tensorflow-xla": "forward and backward in TensorFlow, compiled by XLA",
 }
 TRAINING: tuple[Target, ...] = ("tensorflow-training", "tensorflow-xla")
 """Those with gradients."""

@@ -84,7 +84,7 @@ def run_tensorflow_training(warp: WarpFunction, job: Job, *, compiled: bool = Fa
     Args:
         warp: The function.
         job: What it is run on.
-        compiled: Whether XLA compiles it, as it does in `keras.Model.fit` unless told otherwise.
+        compiled: Whether XLA compiles it, as Keras has it in `fit` where there is a GPU.
     """
     import tensorflow as tf
 

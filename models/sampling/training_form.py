@@ -3,7 +3,7 @@
 A graph that is exported holds only ops that converters take, stores nothing of an image's size, and
 can be frozen and saved: a gradient written by hand refers to tensors of the graph that it was made
 in, and would be in the way. A graph that trains is bound by none of this, and is to be fast. Nor is
-one that XLA compiles, as Keras has it do in `fit` and `predict` unless told otherwise.
+one that XLA compiles, as Keras has it do by itself where there is a GPU.
 """
 
 from __future__ import annotations
