@@ -23,7 +23,7 @@ from benchmarks.cases import Array, Case, make_inputs
 from benchmarks.peers.gather_nd import gather_nd_warp
 from benchmarks.peers.tensorflow_function import OPSET
 from benchmarks.share_tflite import cut
-from stnkit.convert import source_from_keras
+from stnkit.convert import ConversionOptions, source_from_keras
 from stnkit.convert.frozen import freeze
 from stnkit.convert.onnx import export_onnx
 from stnkit.convert.tflite import export_tflite
@@ -143,7 +143,8 @@ def with_gather_nd(model: Any) -> tuple[Any, GatherNdTransformer]:
 def files_after(network: Network) -> dict[str, NetworkFile]:
     """Return what stnkit writes, by runtime."""
     graph = freeze(source_from_keras(network.model), 1)
-    exported = {"LiteRT": export_tflite(graph), "ONNX Runtime": export_onnx(graph, OPSET)}
+    onnx = export_onnx(graph, ConversionOptions().opset)
+    exported = {"LiteRT": export_tflite(graph), "ONNX Runtime": onnx}
     kinds = {tap.spec.kind: tap.spec.name for tap in graph.taps}
     return {
         runtime: NetworkFile(

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from stnkit.runtime.autotune_record import SamplerForm
+
 
 @dataclass(frozen=True)
 class ExportedArtifact:
@@ -19,7 +21,7 @@ class ExportedArtifact:
         taps: The same for taps, by tap name.
         opset: ONNX opset, None for TFLite.
         batch: Fixed batch size, or None for a dynamic batch.
-        sampler: "grid-sample" where that op samples images, else "gather".
+        sampler: How its samplers are written: the op, or "gather".
     """
 
     format: Literal["tflite", "onnx"]
@@ -29,4 +31,4 @@ class ExportedArtifact:
     taps: Mapping[str, str]
     opset: int | None
     batch: int | None
-    sampler: Literal["gather", "grid-sample"] = "gather"
+    sampler: SamplerForm = "gather"

@@ -19,6 +19,7 @@ from stnkit.convert.tap_search import Tap, find_taps
 from stnkit.runtime.errors import ExportError, OutOfMemoryError, one_line
 from stnkit.runtime.signature import BATCH, Shape, TensorSpec
 
+_COMPILED = "_XlaMustCompile"
 _LARGE_BYTES = 2**20
 
 
@@ -152,6 +153,7 @@ def freeze(source: SourceModel, batch: int | None) -> FrozenGraph:
         )
     except Exception as exc:  # TensorFlow raises errors of every family here
         raise ExportError(f"the model cannot be frozen ({one_line(exc)})") from exc
+    frozen = _without_compiled_calls(frozen)
     inputs = dict(zip((spec.name for spec in source.inputs), frozen.inputs, strict=True))
     outputs = dict(zip((spec.name for spec in source.outputs), frozen.outputs, strict=True))
     taps = find_taps(frozen.graph, source.layers, {*inputs, *outputs})
@@ -172,6 +174,39 @@ def freeze(source: SourceModel, batch: int | None) -> FrozenGraph:
         batch=_fixed_batch(specs),
         layers=source.layers,
         samplers=samplers,
+    )
+
+
+def _without_compiled_calls(frozen: Any) -> Any:
+    """Return a frozen function in which what XLA was to compile stands like everything else.
+
+    TensorFlow leaves calls of functions with `jit_compile=True` as calls, for XLA to find them.
+    """
+    graph_def = frozen.graph.as_graph_def()
+    library = graph_def.library.function
+    nodes = [*graph_def.node, *(node for function in library for node in function.node_def)]
+    marked = [item for item in (*nodes, *library) if _COMPILED in item.attr]
+    if not marked:
+        return frozen
+    for item in marked:
+        del item.attr[_COMPILED]
+    # TensorFlow knows other functions by these names.
+    names = {function.signature.name: f"{function.signature.name}_plain" for function in library}
+    for function in library:
+        function.signature.name = names[function.signature.name]
+    for node in nodes:
+        node.op = names.get(node.op, node.op)
+        for attribute in node.attr.values():
+            calls = [attribute.func] if attribute.HasField("func") else attribute.list.func
+            for called in calls:
+                called.name = names.get(called.name, called.name)
+    wrapped = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph_def, name=""), [])
+    sides = [
+        [wrapped.graph.get_tensor_by_name(tensor.name) for tensor in tensors]
+        for tensors in (frozen.inputs, frozen.outputs)
+    ]
+    return convert_variables_to_constants_v2(
+        wrapped.prune(*sides), lower_control_flow=False, aggressive_inlining=True
     )
 
 

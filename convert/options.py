@@ -14,9 +14,11 @@ Format = Literal["tflite", "onnx"]
 FORMATS: tuple[Format, ...] = ("tflite", "onnx")
 OPSETS = (16, 17, 18, 19, 20, 21, 22)
 """Opsets that can be written: 16 brought GridSample; ONNX Runtime 1.21 was the first to read 22."""
+DEFORM_CONV_OPSET = 19
+"""The first opset that has DeformConv, which ONNX Runtime has since 1.25."""
 
-Sampler = Literal["auto", "gather", "grid-sample"]
-SAMPLERS: tuple[Sampler, ...] = ("auto", "gather", "grid-sample")
+Sampler = Literal["auto", "gather", "grid-sample", "deform-conv"]
+SAMPLERS: tuple[Sampler, ...] = ("auto", "gather", "grid-sample", "deform-conv")
 
 TOLERANCE_KINDS = ("outputs", "theta", "warped")
 
@@ -28,8 +30,9 @@ class ConversionOptions:
     Attributes:
         formats: Formats to write, in the order of preference at run time.
         opset: ONNX opset, one of `OPSETS`.
-        sampler: How samplers are written in ONNX: "auto" is GridSample where it can stand for one,
-            "grid-sample" refuses a model where it cannot. TFLite has gathers alone.
+        sampler: How samplers are written in ONNX: "auto" is DeformConv where it can stand for one,
+            else GridSample, else gathers; "deform-conv" and "grid-sample" refuse a model where that
+            op cannot. TFLite has gathers alone.
         autotune: Whether every form that "auto" could write is proven and timed, and the fastest
             one kept; see `stnkit.convert.tuning`.
         batch: Fixed batch size >= 1, or None for a dynamic batch.
@@ -48,7 +51,7 @@ class ConversionOptions:
     """
 
     formats: tuple[Format, ...] = FORMATS
-    opset: int = 17
+    opset: int = DEFORM_CONV_OPSET
     sampler: Sampler = "auto"
     autotune: bool = False
     batch: int | None = None
@@ -68,6 +71,11 @@ class ConversionOptions:
             raise InputError(f"opset is {self.opset}: expected one of {OPSETS}")
         if self.sampler not in SAMPLERS:
             raise InputError(f"sampler is {self.sampler!r}: expected one of {', '.join(SAMPLERS)}")
+        if self.sampler == "deform-conv" and self.opset < DEFORM_CONV_OPSET:
+            raise InputError(
+                f"--sampler deform-conv takes --opset {DEFORM_CONV_OPSET} or more, as DeformConv "
+                f"does; the opset is {self.opset}"
+            )
         if self.autotune and self.sampler != "auto":
             raise InputError(
                 f"--autotune chooses the form of the samplers and --sampler {self.sampler} fixes "

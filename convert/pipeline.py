@@ -199,9 +199,9 @@ def _prove(
     notes: list[str] = []
     chose = False
     for format in options.formats:
-        forms = sampler_forms(graph, format, options)
-        if len(forms) == 1:
-            kept.append(prove(format, forms[0]))
+        forms = sampler_forms(graph, format, options) if options.autotune else {}
+        if len(forms) < 2:
+            kept.append(prove(format, options.sampler))
             continue
         form, said = fastest_form(forms, partial(prove, format), inputs, on_stage)
         chose = True

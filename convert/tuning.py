@@ -1,7 +1,7 @@
 """Choosing among the forms of an artifact: each is proven, and the fastest that passed is kept.
 
-ONNX has two forms for a model with samplers that GridSample can stand for: with that op, or with
-gathers. Which of the two is faster depends on the model, the runtime and the processor.
+ONNX has several forms for a model with samplers that one op can stand for: with DeformConv, with
+GridSample, or with gathers. Which is fastest depends on the model, the runtime and the processor.
 
 Those that passed have turns on this machine, through the backend that users run, and are compared
 by the median ms an item, summed over the batch sizes: 1 and 8, or the fixed one. An item alone
@@ -11,16 +11,15 @@ is the same. Of two that take equally long the one is kept that is written witho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
 
 from stnkit.convert.frozen import FrozenGraph
-from stnkit.convert.onnx.grid_sample import replaceable
+from stnkit.convert.onnx.sampler_ops import chosen_ops, form_of
 from stnkit.convert.options import ConversionOptions, Format, Sampler
-from stnkit.runtime.autotune_record import Autotune, BatchTime, TriedForm
+from stnkit.runtime.autotune_record import Autotune, BatchTime, SamplerForm, TriedForm
 from stnkit.runtime.backends import backend_for, open_runner
 from stnkit.runtime.errors import (
     BackendError,
@@ -39,8 +38,6 @@ from stnkit.runtime.timing.inputs import TimingInputs, inputs_for
 from stnkit.runtime.timing.machine import this_machine
 from stnkit.runtime.timing.turns import take_turns
 from stnkit.runtime.verification import ArtifactReport
-
-FormName = Literal["gather", "grid-sample"]
 
 
 @dataclass(frozen=True)
@@ -75,30 +72,39 @@ class TuningInputs:
 
 def sampler_forms(
     graph: FrozenGraph, format: Format, options: ConversionOptions
-) -> tuple[Sampler, ...]:
-    """Return how the samplers of an artifact are to be written, one entry a form.
+) -> Mapping[SamplerForm, Sampler]:
+    """Return how the samplers of an artifact can be written, and what writes them so.
 
     Args:
         graph: The frozen source.
         format: What is written.
-        options: Without `autotune` there is one form, that of `sampler`.
+        options: Their `opset` decides which ops there are.
 
     Returns:
-        At least one; the first is what is written without tuning.
+        At least one; the first is what is written without tuning. Where an op can stand for some
+        samplers alone, the others are gathers in its form too.
     """
-    if options.autotune and format == "onnx" and replaceable(graph):
-        return ("auto", "gather")
-    return (options.sampler,)
+    if format != "onnx":
+        return {"gather": "auto"}
+    best = form_of(chosen_ops(graph, "auto", options.opset))
+    forms: dict[SamplerForm, Sampler] = {best: "auto"}
+    if best == "deform-conv":
+        with suppress(ExportError):
+            chosen_ops(graph, "grid-sample", options.opset)
+            forms["grid-sample"] = "grid-sample"
+    if best != "gather":
+        forms["gather"] = "gather"
+    return forms
 
 
 def nothing_to_choose(formats: Sequence[Format]) -> str:
     """Return the sentence for a tuning without a choice: every format has one form."""
-    why = "GridSample can stand for no sampler of this model" if "onnx" in formats else ""
+    why = "no ONNX op can stand for a sampler of this model" if "onnx" in formats else ""
     return f"--autotune had nothing to choose from: {why or 'TFLite has one form, with gathers'}"
 
 
 def fastest_form(
-    forms: Sequence[Sampler],
+    forms: Mapping[SamplerForm, Sampler],
     prove: Callable[[Sampler, str], ProvenForm],
     inputs: TuningInputs,
     on_stage: Callable[[str], None],
@@ -121,13 +127,13 @@ def fastest_form(
         InputError: If what they would be timed on takes too much memory.
         BackendError: If a form that passed fails at a batch size that no probe has.
     """
-    proven: dict[FormName, ProvenForm] = {}
-    dropped: dict[FormName, StnkitError] = {}
-    for form in forms:
+    proven: dict[SamplerForm, ProvenForm] = {}
+    dropped: dict[SamplerForm, StnkitError] = {}
+    for name, sampler in forms.items():
         try:
-            proven[_name(form)] = prove(form, f" ({_name(form)})")
+            proven[name] = prove(sampler, f" ({name})")
         except (MismatchError, ExportError, BackendError) as exc:
-            dropped[_name(form)] = exc
+            dropped[name] = exc
     if not proven:
         raise next(iter(dropped.values()))
     machine = this_machine()  # before the load is of our making
@@ -137,7 +143,7 @@ def fastest_form(
     tried |= {name: TriedForm(name, dropped=one_line(error)) for name, error in dropped.items()}
     kept = proven[best]
     autotune = Autotune(
-        forms=tuple(tried[_name(form)] for form in forms),
+        forms=tuple(tried[name] for name in forms),
         backend=backend_for(kept.record.format).name,
         backend_version=version,
         threads=inputs.threads,
@@ -157,17 +163,19 @@ def fastest_form(
 
 
 def _times(
-    proven: dict[FormName, ProvenForm], inputs: TuningInputs, on_stage: Callable[[str], None]
-) -> tuple[dict[FormName, tuple[BatchTime, ...]], str]:
+    proven: dict[SamplerForm, ProvenForm], inputs: TuningInputs, on_stage: Callable[[str], None]
+) -> tuple[dict[SamplerForm, tuple[BatchTime, ...]], str]:
     """Return the times of every form, and the backend's version.
 
     One batch size at a time, because a session that changes between sizes allocates anew.
     """
-    times: dict[FormName, tuple[BatchTime, ...]] = dict.fromkeys(proven, ())
+    times: dict[SamplerForm, tuple[BatchTime, ...]] = dict.fromkeys(proven, ())
     record = next(iter(proven.values())).record
     backend, version = backend_for(record.format).name, ""
     for batch, run_on in _inputs(record, inputs):
-        on_stage(f"timing {' and '.join(proven)} at batch {batch}")
+        *others, last = proven
+        names = f"{', '.join(others)} and {last}" if others else last
+        on_stage(f"timing {names} at batch {batch}")
         with ExitStack() as stack:
             functions: dict[str, Callable[[], object]] = {}
             for name, form in proven.items():
@@ -196,11 +204,6 @@ def _inputs(record: Artifact, inputs: TuningInputs) -> list[tuple[int, TimingInp
             if not found:
                 raise
     return found
-
-
-def _name(sampler: Sampler) -> FormName:
-    # Where there is a choice, "auto" has one GridSample at least.
-    return "gather" if sampler == "gather" else "grid-sample"
 
 
 def _doubts(machine: Machine, file: str) -> tuple[str, ...]:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from stnkit.runtime.json_reader import JsonNode, join_names
 from stnkit.runtime.signature import NAME_PATTERN
 
-__all__ = ["Autotune", "BatchTime", "TriedForm"]
+__all__ = ["SAMPLER_FORMS", "Autotune", "BatchTime", "SamplerForm", "TriedForm"]
+
+SamplerForm = Literal["gather", "grid-sample", "deform-conv"]
+"""How the samplers of an artifact are written: with gathers, or with one ONNX op."""
+
+SAMPLER_FORMS: tuple[SamplerForm, ...] = get_args(SamplerForm)
 
 _NAME = "a name of 1 to 512 characters, none of them a control character"
 _CORES_MAX = 1_000_000
@@ -61,13 +66,13 @@ class TriedForm:
     """One form of an artifact: timed, or dropped before that.
 
     Attributes:
-        sampler: how its samplers are written, `"gather"` or `"grid-sample"`.
+        sampler: how its samplers are written.
         times: one a batch size; empty where it was dropped.
         dropped: why it was not timed, e.g. where it differs most from the source; None where it
             was.
     """
 
-    sampler: Literal["gather", "grid-sample"]
+    sampler: SamplerForm
     times: tuple[BatchTime, ...] = ()
     dropped: str | None = None
 
@@ -80,11 +85,10 @@ class TriedForm:
     def from_node(cls, node: JsonNode) -> TriedForm:
         """Read it from a manifest; raises `BundleError`."""
         fields = node.fields("sampler", "times", "dropped")
-        gather = fields["sampler"].choice("gather", "grid-sample") == "gather"
         dropped = fields["dropped"].optional(lambda it: it.text(NAME_PATTERN, _NAME))
         least, most = (1, 16) if dropped is None else (0, 0)
         return cls(
-            sampler="gather" if gather else "grid-sample",
+            sampler=fields["sampler"].choice(*SAMPLER_FORMS),
             times=tuple(
                 BatchTime.from_node(item) for item in fields["times"].items(least=least, most=most)
             ),

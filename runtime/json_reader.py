@@ -17,6 +17,7 @@ from stnkit.runtime.errors import BundleError, one_line
 __all__ = ["JsonNode", "join_names", "parse_json"]
 
 T = TypeVar("T")
+_Option = TypeVar("_Option", bound=str)
 
 _SHOWN_MAX = 80
 
@@ -176,7 +177,7 @@ class JsonNode:
             self.fail(expected)
         return self.value
 
-    def choice(self, *options: str) -> str:
+    def choice(self, *options: _Option) -> _Option:
         """Return a string that is one of the options.
 
         Args:
@@ -185,9 +186,10 @@ class JsonNode:
         Raises:
             BundleError: anything else.
         """
-        if not isinstance(self.value, str) or self.value not in options:
-            self.fail(f"one of {', '.join(options)}")
-        return self.value
+        for option in options:
+            if isinstance(self.value, str) and self.value == option:
+                return option
+        self.fail(f"one of {', '.join(options)}")
 
     def integer(self, *, least: int, most: int) -> int:
         """Return a whole number within bounds.

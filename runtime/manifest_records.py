@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from stnkit.runtime.autotune_record import Autotune
+from stnkit.runtime.autotune_record import SAMPLER_FORMS, Autotune, SamplerForm
 from stnkit.runtime.json_reader import JsonNode
 from stnkit.runtime.signature import NAME_PATTERN
 
@@ -215,7 +215,7 @@ class Artifact:
         file: plain file name inside the bundle.
         format: `"tflite"` or `"onnx"`.
         precision: `"fp32"`.
-        sampler: `"gather"` or `"grid-sample"`.
+        sampler: how its samplers are written.
         opset: ONNX opset; None for TFLite.
         batch: `"dynamic"`, or the one batch size it takes.
         sha256: hash of the file in lower-case hex.
@@ -231,7 +231,7 @@ class Artifact:
     file: str
     format: Literal["tflite", "onnx"]
     precision: Literal["fp32"]
-    sampler: Literal["gather", "grid-sample"]
+    sampler: SamplerForm
     opset: int | None
     batch: int | Literal["dynamic"]
     sha256: str
@@ -252,7 +252,7 @@ class Artifact:
         )
         onnx = fields["format"].choice("tflite", "onnx") == "onnx"
         fields["precision"].choice("fp32")
-        sampler = fields["sampler"].choice("gather", "grid-sample")
+        sampler = fields["sampler"].choice(*SAMPLER_FORMS)
         if onnx is (fields["opset"].value is None):
             fields["opset"].fail("an opset for ONNX and null for TFLite")
         batch = fields["batch"]
@@ -262,7 +262,7 @@ class Artifact:
             file=_file(fields["file"]),
             format="onnx" if onnx else "tflite",
             precision="fp32",
-            sampler="gather" if sampler == "gather" else "grid-sample",
+            sampler=sampler,
             opset=fields["opset"].optional(lambda it: it.integer(least=1, most=1000)),
             batch="dynamic" if batch.value == "dynamic" else batch.integer(least=1, most=1_000_000),
             sha256=_sha256(fields["sha256"]),

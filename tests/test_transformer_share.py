@@ -70,8 +70,8 @@ def test_digits_in_every_form_and_runtime(script, tmp_path, capsys):
         for form in script.FORMS
     ]
     assert "GatherND" in kinds[0]
-    assert "GridSample" in kinds[1]
-    assert not kinds[0] & {"Conv", "MaxPool", "GridSample"}
+    assert "DeformConv" in kinds[1]
+    assert not kinds[0] & {"Conv", "MaxPool", "DeformConv"}
     assert not kinds[1] & {"Conv", "MaxPool", "GatherND"}
 
 

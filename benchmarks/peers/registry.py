@@ -11,7 +11,7 @@ from benchmarks.peers.gather_nd import GATHER_ND
 from benchmarks.peers.grid_sample_op import GRID_SAMPLE
 from benchmarks.peers.map_coordinates import MAP_COORDINATES
 from benchmarks.peers.opencv import OPENCV
-from benchmarks.peers.stnkit_layer import STNKIT, STNKIT_COMPILED
+from benchmarks.peers.stnkit_layer import STNKIT, STNKIT_CHANNELS_FIRST, STNKIT_COMPILED
 from benchmarks.peers.torch_grid_sample import PYTORCH
 
 BASELINE = GATHER_ND.name
@@ -21,6 +21,7 @@ CONTENDERS: tuple[Contender, ...] = (
     STNKIT,
     GATHER_ND,
     STNKIT_COMPILED,
+    STNKIT_CHANNELS_FIRST,
     MAP_COORDINATES,
     GRID_SAMPLE,
     PYTORCH,

@@ -15,7 +15,6 @@ from benchmarks.peers.runtimes import (
     run_tensorflow_training,
     run_tflite,
 )
-from benchmarks.peers.tensorflow_function import OPSET
 
 MakeLayer = Callable[[Case], Any]
 
@@ -41,16 +40,11 @@ def layer_contender(name: str, make: MakeLayer) -> Contender:
 
         return export_tflite(_frozen(make, job)).content
 
-    def onnx(job: Job) -> bytes:
-        from stnkit.convert.onnx import export_onnx
-
-        return export_onnx(_frozen(make, job), OPSET).content
-
     return Contender(
         name=name,
         builds={
             "tflite": lambda job: run_tflite(tflite(job), job),
-            "onnx": lambda job: run_onnx(onnx(job), job),
+            "onnx": lambda job: run_onnx(_onnx(make, job), job),
             "tensorflow": lambda job: run_tensorflow(call(job), job),
             "tensorflow-training": lambda job: run_tensorflow_training(train(job), job),
             "tensorflow-xla": lambda job: run_tensorflow_training(train(job), job, compiled=True),
@@ -58,7 +52,14 @@ def layer_contender(name: str, make: MakeLayer) -> Contender:
     )
 
 
-def _frozen(make: MakeLayer, job: Job) -> Any:
+def _onnx(make: MakeLayer, job: Job, channels_first: bool = False) -> bytes:
+    from stnkit.convert import ConversionOptions
+    from stnkit.convert.onnx import export_onnx
+
+    return export_onnx(_frozen(make, job, channels_first), ConversionOptions().opset).content
+
+
+def _frozen(make: MakeLayer, job: Job, channels_first: bool = False) -> Any:
     """Return the graph that both exporters take: `convert` without the proof, which is done here.
 
     The reference of this benchmark is a stricter one, and independent of TensorFlow.
@@ -69,9 +70,14 @@ def _frozen(make: MakeLayer, job: Job) -> Any:
     from stnkit.convert.frozen import freeze
 
     batch, *image_shape = job.case.shape
+    if channels_first:
+        image_shape = [image_shape[2], *image_shape[:2]]
     image = keras.Input(tuple(image_shape), batch_size=batch, name="image")
     theta = keras.Input(job.case.theta_shape, batch_size=batch, name="theta")
-    model = keras.Model([image, theta], make(job.case)([image, theta]), name="model")
+    there = keras.layers.Permute((2, 3, 1))(image) if channels_first else image
+    warped = make(job.case)([there, theta])
+    back = keras.layers.Permute((3, 1, 2))(warped) if channels_first else warped
+    model = keras.Model([image, theta], back, name="model")
     return freeze(source_from_keras(model), batch)
 
 
@@ -90,3 +96,13 @@ STNKIT_COMPILED = replace(
     _COMPILED, builds={"tensorflow-training": _COMPILED.builds["tensorflow-training"]}
 )
 """The layer that has XLA compile its own part, in a graph that XLA does not compile."""
+
+STNKIT_CHANNELS_FIRST = Contender(
+    "stnkit, channels first",
+    {
+        "onnx": lambda job: run_onnx(
+            _onnx(spatial_transformer, job, channels_first=True), job, channels_first=True
+        )
+    },
+)
+"""A model whose images are as PyTorch's: between two `Permute`, which the file is without."""

@@ -37,16 +37,16 @@ _FORMATS = ("tflite", "onnx")
 @click.option(
     "--opset",
     type=click.Choice(["16", "17", "18", "19", "20", "21", "22"]),
-    default="17",
+    default="19",
     show_default=True,
     help="ONNX opset.",
 )
 @click.option(
     "--sampler",
-    type=click.Choice(["auto", "gather", "grid-sample"]),
+    type=click.Choice(["auto", "gather", "grid-sample", "deform-conv"]),
     default="auto",
     show_default=True,
-    help="How samplers are written in ONNX; auto is GridSample where it fits.",
+    help="How samplers are written in ONNX; auto is the fastest op that fits.",
 )
 @click.option(
     "--autotune",

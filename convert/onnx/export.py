@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -10,14 +10,16 @@ import tensorflow as tf
 from stnkit.convert.artifact import ExportedArtifact
 from stnkit.convert.frozen import FrozenGraph
 from stnkit.convert.onnx.checks import check_graph
-from stnkit.convert.onnx.grid_sample import (
+from stnkit.convert.onnx.handlers import HANDLERS
+from stnkit.convert.onnx.sampler_ops import (
     MARK_OP,
-    grid_sample_handler,
-    replaceable,
+    SamplerOp,
+    chosen_ops,
+    form_of,
+    sampler_handler,
     with_marks,
 )
-from stnkit.convert.onnx.handlers import HANDLERS
-from stnkit.convert.onnx.tidy import hide_outputs, name_dimensions
+from stnkit.convert.onnx.tidy import hide_outputs, name_dimensions, whole_sizes
 from stnkit.convert.onnx.upgrade import TF2ONNX_OPSET, upgrade
 from stnkit.convert.options import OPSETS, Sampler
 from stnkit.convert.quiet import quiet
@@ -35,7 +37,7 @@ def export_onnx(graph: FrozenGraph, opset: int, sampler: Sampler = "auto") -> Ex
     Args:
         graph: The frozen source.
         opset: One of `OPSETS`.
-        sampler: How samplers are written; "auto" is GridSample wherever it can stand for one.
+        sampler: How samplers are written, see `chosen_ops`.
 
     Raises:
         ExportError: If an op has no ONNX equivalent, or none in a newer opset; names it and its
@@ -49,9 +51,10 @@ def export_onnx(graph: FrozenGraph, opset: int, sampler: Sampler = "auto") -> Ex
     # In the file, inputs and outputs share one space of names; in a signature they do not.
     taken = {*inputs, *graph.outputs, *taps}
     outputs = {n: unique_name(n, taken) if n in inputs else n for n in graph.outputs}
-    spots = _chosen(graph, sampler)
-    model = _convert(graph, min(opset, TF2ONNX_OPSET), outputs, spots)
-    check_graph(model, graph)
+    ops = chosen_ops(graph, sampler, opset)
+    model = _convert(graph, min(opset, TF2ONNX_OPSET), outputs, ops)
+    check_graph(model, graph, opset)
+    whole_sizes(model)
     model = upgrade(model, opset)
     hide_outputs(model, taps.values())
     shapes = {inputs[name]: graph.shapes[tensor] for name, tensor in graph.inputs.items()}
@@ -65,31 +68,15 @@ def export_onnx(graph: FrozenGraph, opset: int, sampler: Sampler = "auto") -> Ex
         taps=taps,
         opset=opset,
         batch=graph.batch,
-        sampler="grid-sample" if spots else "gather",
+        sampler=form_of(ops),
     )
 
 
-def _chosen(graph: FrozenGraph, sampler: Sampler) -> tuple[SamplerSpot, ...]:
-    """Return the samplers that become GridSample.
-
-    Raises:
-        ExportError: If all are to, and one cannot.
-    """
-    if sampler == "gather":
-        return ()
-    found = replaceable(graph)
-    transformers = {tap.spec.transformer for tap in graph.taps}
-    if sampler == "grid-sample" and (not found or len(found) < len(transformers)):
-        raise ExportError(
-            f"GridSample can stand for {len(found)} of the {len(transformers)} samplers: it takes "
-            'float32 images of known size, "bilinear" with "zeros" or "border"; use --sampler auto',
-            format="onnx",
-        )
-    return found
-
-
 def _convert(
-    graph: FrozenGraph, opset: int, outputs: Mapping[str, str], spots: Sequence[SamplerSpot]
+    graph: FrozenGraph,
+    opset: int,
+    outputs: Mapping[str, str],
+    ops: Mapping[SamplerSpot, SamplerOp],
 ) -> Any:
     from tf2onnx import optimizer, tf_loader, tfonnx
 
@@ -101,7 +88,7 @@ def _convert(
     try:
         with quiet("tf2onnx", "tensorflow", "absl"):
             with tf.Graph().as_default():
-                marked = with_marks(graph.graph_def, spots) if spots else graph.graph_def
+                marked = with_marks(graph.graph_def, ops) if ops else graph.graph_def
                 optimized = tf_loader.tf_optimize(inputs, fetched, marked)
             with tf.Graph().as_default() as tf_graph:
                 tf.import_graph_def(optimized, name="")
@@ -111,7 +98,7 @@ def _convert(
                     input_names=inputs,
                     output_names=fetched,
                     tensors_to_rename=renamed,
-                    custom_op_handlers={**HANDLERS, MARK_OP: (grid_sample_handler, [])},
+                    custom_op_handlers={**HANDLERS, MARK_OP: (sampler_handler, [])},
                     # What it cannot convert stays in the graph, where it is found and named.
                     continue_on_error=True,
                 )

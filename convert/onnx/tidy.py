@@ -1,9 +1,12 @@
-"""Small rewrites that give an ONNX graph the names its users know."""
+"""Small rewrites that give an ONNX graph the names and sizes that its users know."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+import numpy as np
+import onnx
 
 from stnkit.runtime.signature import BATCH, Shape
 
@@ -48,6 +51,50 @@ def _replace_copy(graph: Any, name: str) -> None:
             for index, tensor in enumerate(names):
                 if tensor == original:
                     names[index] = name
+
+
+def whole_sizes(model: Any) -> None:
+    """Make the scales of Resize such that the sizes they stand for come out everywhere.
+
+    TensorFlow knows sizes, tf2onnx writes their ratio as a float32, and where that was rounded down
+    28 is 27.999 for who multiplies with more digits, and cut to 27: so in onnx's shape inference.
+    The next larger number is as near to the ratio.
+
+    Args:
+        model: `onnx.ModelProto`, changed in place.
+    """
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    resizes = [node for node in model.graph.node if node.op_type == "Resize" and node.input[2:]]
+    for node in resizes:
+        if node.input[2] not in stored:
+            continue
+        # Anew for each: what follows a size that was wrong is wrong too.
+        sizes = _known_sizes(model, node.input[0])
+        tensor = stored[node.input[2]]
+        scales = onnx.numpy_helper.to_array(tensor)
+        if len(sizes) != len(scales):
+            continue
+        kept = [_scale_for(scale, size) for scale, size in zip(scales, sizes, strict=True)]
+        changed = onnx.numpy_helper.from_array(np.array(kept, np.float32), tensor.name)
+        tensor.CopyFrom(changed)
+
+
+def _scale_for(scale: Any, size: int) -> Any:
+    exact = float(scale) * size
+    wanted = round(exact)
+    if 0 <= wanted - exact < 1e-6 * wanted:
+        while float(scale) * size < wanted:
+            scale = np.nextafter(scale, np.float32(np.inf))
+    return scale
+
+
+def _known_sizes(model: Any, name: str) -> list[int]:
+    """Return a tensor's sizes, 0 for those that are open; none where nothing is known."""
+    inferred = onnx.shape_inference.infer_shapes(model)
+    for value in [*inferred.graph.value_info, *inferred.graph.input]:
+        if value.name == name:
+            return [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    return []
 
 
 def name_dimensions(model: Any, shapes: Mapping[str, Shape], batch: int | None) -> None:

@@ -113,7 +113,7 @@ class ArtifactTiming:
         file: the artifact's file name.
         format: `"tflite"` or `"onnx"`.
         precision: the manifest's word for it, e.g. `"fp32"`.
-        sampler: the manifest's word for it, `"gather"` or `"grid-sample"`.
+        sampler: the manifest's word for it, e.g. `"gather"`.
         bytes: size of the file.
         backend: the backend that ran it, or would have.
         backend_version: its version; None when it did not run.

@@ -9,10 +9,10 @@ import pytest
 
 from stnkit.runtime.timing.turns import Turns
 
-FORM_MS = {"grid-sample": 2.0, "gather": 1.25}
+FORM_MS = {"deform-conv": 1.5, "grid-sample": 2.0, "gather": 1.25}
 LINE = (
-    "autotune kept gather: batch 1 grid-sample 2.00 ms, gather 1.25 ms; "
-    "batch 8 grid-sample 2.00 ms, gather 1.25 ms; on "
+    "autotune kept gather: batch 1 deform-conv 1.50 ms, grid-sample 2.00 ms, gather 1.25 ms; "
+    "batch 8 deform-conv 1.50 ms, grid-sample 2.00 ms, gather 1.25 ms; on "
 )
 
 
@@ -35,14 +35,14 @@ def test_one_line_says_what_was_chosen(tuned):
     (line,) = [line for line in text.stdout.splitlines() if "autotune" in line]
     assert line.startswith(f"model.fp32.onnx: {LINE}")
     assert re.search(r" cores\), onnxruntime \S+, threads: its own choice\.$", line)
-    assert "timing grid-sample and gather at batch 8" in text.stderr.splitlines()
+    assert "timing deform-conv, grid-sample and gather at batch 8" in text.stderr.splitlines()
 
 
 def test_json(tuned):
     (artifact,) = json.loads(tuned[1].stdout)["artifacts"]
     assert artifact["sampler"] == "gather"
     forms = {form["sampler"]: form for form in artifact["autotune"]["forms"]}
-    assert list(forms) == ["grid-sample", "gather"]
+    assert list(forms) == ["deform-conv", "grid-sample", "gather"]
     for name, form in forms.items():
         assert form["dropped"] is None
         assert [(it["batch"], it["median_ms"]) for it in form["times"]] == [
@@ -57,7 +57,7 @@ def test_inspect(tuned, stnkit):
     assert line.startswith(LINE)
     (file,) = json.loads(stnkit("inspect", target, "--json").stdout)["files"]
     assert file["autotune"] == json.loads(tuned[1].stdout)["artifacts"][0]["autotune"]
-    assert "GridSample" not in file["ops"]
+    assert not {"DeformConv", "GridSample"} & set(file["ops"])
     stnkit("verify", target)
 
 
@@ -94,7 +94,7 @@ def test_tflite_alone_is_a_note(stnkit):
     assert file["autotune"] is None
 
 
-@pytest.mark.parametrize("sampler", ["gather", "grid-sample"])
+@pytest.mark.parametrize("sampler", ["gather", "grid-sample", "deform-conv"])
 def test_a_fixed_form_is_refused(sampler, refused):
     arguments = ["convert", "digits", "-o", "x.bundle", "--autotune", "--sampler", sampler]
     line = refused(*arguments, says=["--autotune", f"--sampler {sampler}"])

@@ -45,7 +45,7 @@ def test_bundle(digits_bundle, stnkit):
     assert ops["tflite"]["GATHER"] >= 1
 
 
-@pytest.mark.parametrize(("suffix", "opset"), [("tflite", None), ("onnx", 17)])
+@pytest.mark.parametrize(("suffix", "opset"), [("tflite", None), ("onnx", 19)])
 def test_file(suffix, opset, digits_bundle, stnkit):
     path = digits_bundle / f"model.fp32.{suffix}"
     (found,) = json.loads(stnkit("inspect", path, "--json").stdout)["files"]

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from functools import partial
 
+import keras
 import numpy as np
 import onnx
 import pytest
@@ -13,15 +14,18 @@ from onnx import numpy_helper
 
 import stnkit.runtime as runtime
 from stnkit.convert import ConversionOptions, convert, pipeline, source_from_keras, tuning
+from stnkit.convert.frozen import freeze
+from stnkit.models import SpatialTransformer
 from stnkit.runtime.autotune_record import BatchTime, TriedForm
 from stnkit.runtime.errors import ExportError, InputError, MismatchError
 from stnkit.runtime.manifest_records import Artifact
 from stnkit.runtime.timing import inputs as timing_inputs
 from stnkit.runtime.timing.turns import Turns
 
-FORMS = ("grid-sample", "gather")
+FORMS = ("deform-conv", "grid-sample", "gather")
+OPS = {"DeformConv": "deform-conv", "GridSample": "grid-sample"}
 TUNED = ConversionOptions(formats=("onnx",), autotune=True)
-FAST, SLOW = (1.0, 8.0), (2.0, 16.0)
+FAST, SLOW, SLOWEST = (1.0, 8.0), (2.0, 16.0), (3.0, 24.0)
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +35,13 @@ def source(build):
 
 @pytest.fixture
 def take(monkeypatch):
-    """Return `take(grid-sample's ms, gather's ms)`: one time a batch size, in place of a clock."""
+    """Return `take(*ms)`: for each of `FORMS` one time a batch size, in place of a clock."""
 
-    def patch(grid_sample_ms, gather_ms):
+    def patch(*forms_ms):
         asked = []
 
         def turns(functions):
-            said = {"grid-sample": grid_sample_ms, "gather": gather_ms}
+            said = dict(zip(FORMS, forms_ms, strict=True))
             for function in functions.values():
                 assert all(np.isfinite(value).all() for value in function().values())
             asked.append(tuple(functions))
@@ -81,19 +85,25 @@ def no_clock(monkeypatch):
     monkeypatch.setattr(tuning, "take_turns", lambda functions: pytest.fail("was timed"))
 
 
-def ops_of(result):
-    return runtime.summarize((result.bundle / "model.fp32.onnx").read_bytes()).ops
+def form_in(result):
+    """Return how the samplers of the file are written, by its ops."""
+    ops = runtime.summarize((result.bundle / "model.fp32.onnx").read_bytes()).ops
+    return next((form for op, form in OPS.items() if op in ops), "gather")
 
 
 @pytest.mark.parametrize(
-    ("grid_sample_ms", "gather_ms", "winner"),
-    [(FAST, SLOW, "grid-sample"), (SLOW, FAST, "gather")],
+    ("forms_ms", "winner"),
+    [
+        ((FAST, SLOW, SLOWEST), "deform-conv"),
+        ((SLOW, FAST, SLOWEST), "grid-sample"),
+        ((SLOWEST, SLOW, FAST), "gather"),
+    ],
 )
-def test_the_fastest_form_is_kept(grid_sample_ms, gather_ms, winner, source, take, tmp_path):
-    asked = take(grid_sample_ms, gather_ms)
+def test_the_fastest_form_is_kept(forms_ms, winner, source, take, tmp_path):
+    asked = take(*forms_ms)
     result = convert(source, tmp_path / "m.bundle", replace(TUNED, threads=2))
     assert asked == [FORMS, FORMS]
-    assert ("GridSample" in ops_of(result)) == (winner == "grid-sample")
+    assert form_in(result) == winner
     (artifact,) = runtime.open_bundle(result.bundle).manifest.artifacts
     assert artifact == result.manifest.artifacts[0]
     assert artifact.sampler == winner
@@ -105,7 +115,7 @@ def test_the_fastest_form_is_kept(grid_sample_ms, gather_ms, winner, source, tak
                 for batch, ms in zip((1, 8), times, strict=True)
             ),
         )
-        for name, times in zip(FORMS, (grid_sample_ms, gather_ms), strict=True)
+        for name, times in zip(FORMS, forms_ms, strict=True)
     )
     assert (artifact.autotune.backend, artifact.autotune.threads) == ("onnxruntime", 2)
     assert artifact.autotune.cores >= artifact.autotune.usable_cores >= 1
@@ -132,23 +142,23 @@ def test_on_the_clock(source, tmp_path, monkeypatch):
     )
     assert stages[4:-1] == [
         *(f"{what} ({form}){rest}" for form in FORMS for what, rest in STEPS),
-        "timing grid-sample and gather at batch 1",
-        "timing grid-sample and gather at batch 8",
+        "timing deform-conv, grid-sample and gather at batch 1",
+        "timing deform-conv, grid-sample and gather at batch 8",
     ]
     assert not any("autotune" in note for note in result.notes)
 
 
 def test_a_fixed_batch_is_timed_at_its_own(source, take, tmp_path):
-    asked = take((3.0,), (2.0,))
+    asked = take((3.0,), (4.0,), (2.0,))
     result = convert(source, tmp_path / "m.bundle", replace(TUNED, batch=3))
     assert asked == [FORMS]
     (artifact,) = result.manifest.artifacts
-    assert [[time.batch for time in form.times] for form in artifact.autotune.forms] == [[3], [3]]
+    assert [[time.batch for time in form.times] for form in artifact.autotune.forms] == [[3]] * 3
     assert artifact.sampler == "gather"
 
 
 def test_a_batch_that_takes_too_much_memory_is_left_out(source, take, tmp_path, monkeypatch):
-    take((2.0,), (1.0,))
+    take((2.0,), (3.0,), (1.0,))
     monkeypatch.setattr(timing_inputs, "INPUT_BYTES_MAX", 4 * 16 * 16 * 2)  # one image
     (artifact,) = convert(source, tmp_path / "m.bundle", TUNED).manifest.artifacts
     assert [time.batch for time in artifact.autotune.forms[0].times] == [1]
@@ -156,17 +166,16 @@ def test_a_batch_that_takes_too_much_memory_is_left_out(source, take, tmp_path, 
 
 @pytest.mark.parametrize("wrong", FORMS)
 def test_a_form_that_fails_the_proof_is_dropped(wrong, source, take, spoil, tmp_path):
-    asked = take(FAST, FAST)
+    asked = take(FAST, FAST, FAST)
     spoil(wrong)
     result = convert(source, tmp_path / "m.bundle", TUNED)
-    (right,) = set(FORMS) - {wrong}
-    assert asked == [(right,), (right,)]
+    right = tuple(form for form in FORMS if form != wrong)
+    assert asked == [right, right]
     (artifact,) = result.manifest.artifacts
-    assert artifact.sampler == right
-    assert ("GridSample" in ops_of(result)) == (right == "grid-sample")
+    assert artifact.sampler == form_in(result) == right[0]
     assert tuple(form.sampler for form in artifact.autotune.forms) == FORMS
     reasons = {form.sampler: form.dropped for form in artifact.autotune.forms}
-    assert reasons[right] is None
+    assert {reasons[form] for form in right} == {None}
     assert reasons[wrong].startswith("model.fp32.onnx differs from its source: ")
     (note,) = [note for note in result.notes if "dropped" in note]
     assert note.startswith(f"the {wrong} form of model.fp32.onnx did not pass and was dropped: ")
@@ -179,7 +188,7 @@ def test_a_form_that_fails_the_proof_is_dropped(wrong, source, take, spoil, tmp_
 
 
 def test_a_form_that_cannot_be_written_is_dropped(source, take, tmp_path, monkeypatch):
-    take(FAST, SLOW)
+    take(FAST, SLOW, SLOWEST)
     honest = pipeline.export_onnx
 
     def export(graph, opset, sampler):
@@ -189,8 +198,8 @@ def test_a_form_that_cannot_be_written_is_dropped(source, take, tmp_path, monkey
 
     monkeypatch.setattr(pipeline, "export_onnx", export)
     (artifact,) = convert(source, tmp_path / "m.bundle", TUNED).manifest.artifacts
-    assert artifact.sampler == "gather"
-    assert artifact.autotune.forms[0] == TriedForm("grid-sample", dropped="no such op")
+    assert artifact.sampler == "grid-sample"
+    assert artifact.autotune.forms[0] == TriedForm("deform-conv", dropped="no such op")
 
 
 def test_nothing_is_published_where_no_form_passes(source, spoil, no_clock, tmp_path):
@@ -204,7 +213,7 @@ def test_nothing_is_published_where_no_form_passes(source, spoil, no_clock, tmp_
     ("name", "formats", "why"),
     [
         ("given_theta", ("tflite",), "TFLite has one form"),
-        ("nearest_border_corners", ("onnx",), "GridSample can stand for no sampler"),
+        ("nearest_border_corners", ("onnx",), "no ONNX op can stand for a sampler"),
     ],
 )
 def test_nothing_to_choose_from(name, formats, why, build, no_clock, tmp_path):
@@ -219,7 +228,33 @@ def test_without_tuning_nothing_is_timed_or_recorded(source, no_clock, tmp_path)
     result = convert(source, tmp_path / "m.bundle", replace(TUNED, autotune=False))
     document = json.loads((result.bundle / "manifest.json").read_text())
     assert "autotune" not in document["artifacts"][0]
-    assert "GridSample" in ops_of(result)
+    assert form_in(result) == "deform-conv"
+
+
+@pytest.mark.parametrize(
+    ("name", "opset", "forms"),
+    [
+        ("given_theta", 19, ["deform-conv", "grid-sample", "gather"]),
+        ("given_theta", 18, ["grid-sample", "gather"]),
+        ("bilinear_border_corners", 19, ["deform-conv", "grid-sample", "gather"]),
+        ("nearest_border_corners", 19, ["gather"]),
+    ],
+)
+def test_forms_that_a_model_has(name, opset, forms, build):
+    graph = freeze(source_from_keras(build(name)), None)
+    options = replace(TUNED, opset=opset)
+    found = tuning.sampler_forms(graph, "onnx", options)
+    assert list(found) == forms
+    assert list(found.values()) == ["auto", *forms[1:]]
+    assert tuning.sampler_forms(graph, "tflite", options) == {"gather": "auto"}
+
+
+def test_a_form_that_one_op_alone_cannot_have_is_no_choice():
+    image, theta = keras.Input((9, 8, 1)), keras.Input((2, 3))
+    near = SpatialTransformer(interpolation="nearest", name="near")([image, theta])
+    model = keras.Model([image, theta], SpatialTransformer(name="between")([near, theta]))
+    found = tuning.sampler_forms(freeze(source_from_keras(model), None), "onnx", TUNED)
+    assert list(found) == ["deform-conv", "gather"]
 
 
 @pytest.fixture
@@ -227,12 +262,12 @@ def choose(monkeypatch):
     """Return `choose(grid-sample's ms, gather's ms)`: the choice alone, of empty forms."""
 
     def pick(grid_sample_ms, gather_ms):
-        said = {"auto": grid_sample_ms, "gather": gather_ms}
+        said = {"grid-sample": grid_sample_ms, "gather": gather_ms}
         times = {
             name: tuple(
-                BatchTime(batch, ms, ms, ms) for batch, ms in zip((1, 8), said[form], strict=True)
+                BatchTime(batch, ms, ms, ms) for batch, ms in zip((1, 8), them, strict=True)
             )
-            for name, form in zip(FORMS, said, strict=True)
+            for name, them in said.items()
         }
         monkeypatch.setattr(tuning, "_times", lambda *arguments: (times, "1.22.0"))
         names = {"image": "image"}
@@ -245,7 +280,8 @@ def choose(monkeypatch):
             return tuning.ProvenForm(replace(record, sampler=label.strip(" ()")), b"", None)
 
         inputs = tuning.TuningInputs(None, (), None)
-        form, notes = tuning.fastest_form(("auto", "gather"), prove, inputs, print)
+        forms = {"grid-sample": "auto", "gather": "gather"}
+        form, notes = tuning.fastest_form(forms, prove, inputs, print)
         return form.record.sampler, notes
 
     return pick

@@ -71,6 +71,41 @@ def photo(batch=2, size=(16, 16, 1)):
     return np.random.default_rng(5).random((batch, *size)).astype("float32")
 
 
+class TestCompiledFunctions:
+    """What XLA would compile is calls of functions, which have to be opened first."""
+
+    @staticmethod
+    def scaled(value, factor):
+        inner = tf.function(lambda it: tf.nn.relu(it * factor) + 1.0, jit_compile=True)
+        # Called within another one, as a layer does that calls a layer.
+        return tf.function(lambda it: inner(it) - inner(-it), jit_compile=True)(value)
+
+    def test_inside_layers_next_to_a_transformer(self, tmp_path):
+        image = keras.Input((16, 16, 1), name="image")
+        warped = transformer("stn")(image)
+        model = keras.Model(image, Applied(lambda value: self.scaled(value, 0.5))(warped))
+        result, _ = check_both(model, {"image": photo()}, tmp_path)
+        assert [tap.name for tap in result.manifest.taps] == ["stn/theta", "stn/warped"]
+        assert result.manifest.artifacts[1].sampler == "deform-conv"
+
+    def test_a_saved_model_compiled_as_a_whole(self, tmp_path):
+        module = tf.Module()
+        module.weights = tf.Variable([[1.0, -2.0], [0.5, 3.0]])
+        module.run = tf.function(
+            lambda v: {"scores": self.scaled(v @ module.weights, 2.0)},
+            input_signature=[tf.TensorSpec([None, 2], name="v")],
+            jit_compile=True,
+        )
+        tf.saved_model.save(module, str(tmp_path / "m"), signatures=module.run)
+        source = load_source(str(tmp_path / "m"))
+        result = convert(source, tmp_path / "m.bundle", ConversionOptions())
+        v = np.array([[0.25, -1.0], [2.0, 0.125]], np.float32)
+        expected = np.asarray(self.scaled(v @ module.weights, 2.0))
+        for artifact in ("tflite", "onnx"):
+            with runtime.load(result.bundle, artifact=artifact) as session:
+                np.testing.assert_allclose(session.run({"v": v})["scores"], expected, rtol=1e-6)
+
+
 class TestDimensions:
     """Equal names are equal sizes: every tensor names its own."""
 

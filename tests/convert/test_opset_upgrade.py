@@ -259,6 +259,13 @@ POOL = {"kernel_shape": [3, 3], "strides": [2, 2]}
 NORMALIZED = (floats("x", 1, 4, 3, 3), floats("scale", 2), floats("bias", 2))
 
 
+def test_an_op_that_only_the_newer_opset_has_is_taken_as_it_is():
+    offset = floats("offset", 1, 2, 4, 4)
+    model = one_op("DeformConv", [floats("x", 1, 1, 4, 4), floats("w", 1, 1, 1, 1), offset])
+    for opset in (19, 22):
+        assert upgrade(model, opset).graph.node[0].op_type == "DeformConv"
+
+
 class TestRefused:
     """Nothing is written that would compute something else."""
 

@@ -7,14 +7,17 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import pytest
 import tensorflow as tf
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from stnkit.convert.agreement import predicted_classes
 from stnkit.convert.labelled import read_labelled
 from stnkit.convert.layer_names import layer_of, scopes_of
 from stnkit.convert.meaning import assumptions, class_labels, image_preprocessing, model_range
+from stnkit.convert.onnx.tidy import whole_sizes
 from stnkit.convert.options import ConversionOptions
 from stnkit.convert.tap_search import find_taps
 from stnkit.convert.tflite.rewrite import Names, rewrite
@@ -335,3 +338,43 @@ def test_rewrite_refuses_a_file_with_another_signature():
     found = runner(left=np.array([1, 2], "float32"))
     np.testing.assert_array_equal(found["right"], [2, 4])
     assert tensors.inputs == {"left": "left"}
+
+
+class TestSizesOfResize:
+    """A size that TensorFlow knows, written as a float32 ratio, comes out of any arithmetic."""
+
+    @staticmethod
+    def model(*scales):
+        sizes = [1, 1, 5, 4]
+        graph = helper.make_graph(
+            [
+                helper.make_node("Resize", ["x", "", "scales"], ["y"], mode="linear"),
+                helper.make_node("Resize", ["y", "", "again"], ["z"], mode="linear"),
+            ],
+            "resize",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", *sizes[1:]])],
+            [helper.make_tensor_value_info("z", TensorProto.FLOAT, None)],
+            [
+                numpy_helper.from_array(np.array([1, 1, *them], np.float32), name)
+                for name, them in (("scales", scales), ("again", (1 / scales[0], 1 / scales[1])))
+            ],
+        )
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+    def test_every_ratio_of_small_sizes(self):
+        for height in range(1, 40):
+            model = self.model(np.float32(height) / np.float32(5), np.float32(7.25))
+            whole_sizes(model)
+            inferred = onnx.shape_inference.infer_shapes(model)
+            (resized,) = [it for it in inferred.graph.value_info if it.name == "y"]
+            dims = [dim.dim_value for dim in resized.type.tensor_type.shape.dim]
+            assert dims[2:] == [height, 29]
+            (back,) = [it for it in inferred.graph.output if it.name == "z"]
+            assert [dim.dim_value for dim in back.type.tensor_type.shape.dim][2:] == [5, 4]
+
+    def test_what_is_no_whole_size_stays(self):
+        model = self.model(np.float32(1.3), np.float32(2.6))
+        before = model.SerializeToString()
+        del model.graph.node[1]
+        whole_sizes(model)
+        assert model.graph.initializer[0] == onnx.load_from_string(before).graph.initializer[0]

@@ -149,17 +149,17 @@ def test_custom_op_in_tflite(graph):
 
 def test_missing_weight_and_foreign_op_in_onnx(graph):
     model = onnx.load_from_string(export_onnx(graph, 17, "gather").content)
-    check_graph(model, graph)
+    check_graph(model, graph, 17)
     whole = model.SerializeToString()
     kernel = max(model.graph.initializer, key=lambda tensor: tensor.ByteSize())
     model.graph.initializer.remove(kernel)
     with pytest.raises(ExportError, match="a weight is missing from the ONNX file"):
-        check_graph(model, graph)
+        check_graph(model, graph, 17)
     model = onnx.load_from_string(whole)
     node = next(node for node in model.graph.node if node.op_type == "Floor")
     node.domain = "com.microsoft"
     with pytest.raises(ExportError, match="the op Floor of the layer 'stn' has no equivalent"):
-        check_graph(model, graph)
+        check_graph(model, graph, 17)
 
 
 def spoiled(change):

@@ -58,12 +58,19 @@ def model_of(transform, output_size=(16, 12), **modes):
 
 
 def prove(model, folder, batches=(1, 3)):
-    """Convert for an open batch and for fixed ones; converting raises what differs."""
+    """Convert for an open batch, for fixed ones, and with each ONNX op that samplers can become.
+
+    Converting raises what differs.
+    """
     source = source_from_keras(model)
-    for batch in (None, *batches):
-        bundle = folder / f"{batch}.bundle"
-        result = convert(source, bundle, ConversionOptions(batch=batch))
-        assert len(result.reports) == 2
+    choices = [ConversionOptions(batch=batch) for batch in (None, *batches)]
+    # Before opset 19 there is no DeformConv.
+    choices += [ConversionOptions(formats=("onnx",), opset=18)]
+    choices += [ConversionOptions(formats=("onnx",), sampler="gather")]
+    for number, options in enumerate(choices):
+        bundle = folder / f"{number}.bundle"
+        result = convert(source, bundle, options)
+        assert len(result.reports) == len(options.formats)
         for artifact in result.manifest.artifacts:
             summary = runtime.summarize((bundle / artifact.file).read_bytes())
             assert summary.foreign_ops == ()

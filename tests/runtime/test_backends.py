@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from stnkit.runtime.backends import BACKENDS, available, backend_for, open_runner
+from stnkit.runtime.backends.failure import failure
 from stnkit.runtime.errors import BackendError, BackendMissingError, BundleError, InputError
 
 
@@ -91,3 +92,18 @@ def test_onnx_runtime_says_nothing_on_stderr(bundle_path):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert (result.stdout, result.stderr) == ("", "")
+
+
+def test_an_older_onnx_runtime_without_deform_conv_says_what_to_do():
+    text = (
+        "[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : Could not find an implementation for "
+        "DeformConv(19) node with name 'stn/DeformConv_20'"
+    )
+    told = str(failure("ONNX Runtime cannot open the model", RuntimeError(text)))
+    assert told.startswith("ONNX Runtime cannot open the model: it has no DeformConv")
+    assert "1.25" in told
+    assert "--sampler grid-sample" in told
+    other = text.replace("DeformConv", "Gelu")
+    assert "Could not find" in str(
+        failure("ONNX Runtime cannot open the model", RuntimeError(other))
+    )

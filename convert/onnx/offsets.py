@@ -1,0 +1,222 @@
+"""Offsets for ONNX DeformConv, computed in the file: from pixels, from affine thetas, from splines.
+
+An offset is how far from an output pixel's own place on the image it is read, in pixels, y before
+x. The identity's are zeros, exactly. They have to be finite: ONNX Runtime reads outside of its
+memory at one that is NaN.
+
+As in `grid_points`, the constant side of a product is the left one, and nothing that is stored has
+a value for every pixel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stnkit.convert.onnx.grid_points import (
+    SLOPE,
+    START,
+    centres,
+    displacements,
+    lines_within_bounds,
+    outer_sum,
+    parse_kind,
+    spline_basis,
+)
+from stnkit.convert.onnx.node_builder import NodeBuilder
+from stnkit.models.transforms.thin_plate_spline import ThinPlateSpline
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of the image, and of what is read from it.
+
+    Convention:
+        The place of output pixel i is pixel `i * stride`. The stride is the smallest that reaches
+        the image's end; `padding` pixels behind it make the output as long as it is.
+
+    Attributes:
+        size: Pixels of the image.
+        length: Pixels of the output.
+    """
+
+    size: int
+    length: int
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the image from one output pixel's place to the next, at least 1."""
+        if self.length == 1:
+            return self.size
+        return max(1, -(-(self.size - 1) // (self.length - 1)))
+
+    @property
+    def padding(self) -> int:
+        """Pixels behind the image's last one."""
+        return max(0, self.stride * (self.length - 1) - (self.size - 1))
+
+    @property
+    def places(self) -> Any:
+        """Where output pixels are on the image, `[length]` px."""
+        return np.arange(self.length) * self.stride
+
+    def own(self, corners: bool) -> tuple[float, float]:
+        """Return (a, b): the place of the output pixel at c is (size a c + size b + size - 1) / 2.
+
+        c is its normalised coordinate, see `grid_points.centres`.
+        """
+        steps = self.length - 1 if corners else self.length
+        spare = self.stride * (self.length - 1) - (self.size - 1)
+        return self.stride * steps / self.size, spare / self.size
+
+
+def offsets(
+    build: NodeBuilder,
+    kind: str,
+    given: str,
+    batch: int,
+    axes: tuple[Axis, Axis],
+    padding_mode: str,
+) -> str:
+    """Add the nodes that compute offsets, and return their name, `[batch, 2, rows, columns]`.
+
+    DeformConv reads zeros outside. For "border" no point is outside: each is moved to the image.
+
+    Args:
+        build: Makes the nodes.
+        kind: What is given, see `SamplerSpot.kind`.
+        given: Name of the points in pixels, or of theta.
+        batch: Batch size; -1 for an open one.
+        axes: Down and across.
+        padding_mode: "zeros" or "border".
+    """
+    down, across = axes
+    shape = [batch, 2, down.length, across.length]
+    found = parse_kind(kind)
+    points, corners = found or (0, False)
+    inside = padding_mode == "border"
+    if found is not None and not inside:
+        if points:
+            moved = _from_spline(build, given, axes, shape, corners, points)
+            rest = _read(down, corners) - down.places, _read(across, corners) - across.places
+            if max(np.abs(values).max() for values in rest) < 1e-9:
+                return moved
+            return _moved(build, moved, shape, rest)
+        return _from_theta(build, given, axes, shape, corners)
+    if found is None:
+        pixels = _swapped(build, given, shape)
+    elif points:
+        moved = _from_spline(build, given, axes, shape, corners, points)
+        pixels = _moved(build, moved, shape, (_read(down, corners), _read(across, corners)))
+    else:
+        pixels = _from_rows(build, given, axes, shape, corners)
+    if inside:
+        last = build.constant(np.reshape([axis.size - 1 for axis in axes], [2, 1, 1]))
+        pixels = build.op("Max", [pixels, build.constant(0.0)], shape)
+        pixels = build.op("Min", [pixels, last], shape)
+    return _moved(build, pixels, shape, (-down.places, -across.places))
+
+
+def _swapped(build: NodeBuilder, tensor: str, shape: list[int]) -> str:
+    """Return y before x, which axis 1 holds in turn."""
+    return build.op("Gather", [tensor, build.constant([1, 0], np.int64)], shape, attr={"axis": 1})
+
+
+def _read(axis: Axis, corners: bool) -> Any:
+    """Return where output pixels are read at the identity, `[length]` px."""
+    inner = (axis.size - 1) / axis.size if corners else 1.0
+    return (axis.size * inner * centres(axis.length, corners) + axis.size - 1) / 2
+
+
+def _moved(build: NodeBuilder, offsets: str, shape: list[int], by: tuple[Any, Any]) -> str:
+    """Return offsets or points, with numbers for rows added to y and numbers for columns to x."""
+    down, across = by
+    rows, columns = np.zeros((2, len(down), 1)), np.zeros((2, 1, len(across)))
+    rows[0, :, 0], columns[1, 0] = down, across
+    for values in (rows, columns):
+        offsets = build.op("Add", [offsets, build.constant(values)], shape)
+    return offsets
+
+
+def _from_rows(
+    build: NodeBuilder, theta: str, axes: tuple[Axis, Axis], shape: list[int], corners: bool
+) -> str:
+    """Return the points of affine thetas in pixels, for any padding.
+
+    Infinities that would cancel to NaN, and NaN, end on the low side, as in `pixel_grid`.
+    """
+    batch, (down, across) = shape[0], axes
+    scale = [[(axis.size - 1 if corners else axis.size) / 2] for axis in axes]
+    middle = build.constant(np.reshape([(axis.size - 1) / 2 for axis in axes], [2, 1]))
+    scaled = _swapped(build, theta, [batch, 2, 3])
+    scaled = build.op("Mul", [scaled, build.constant(scale)], [batch, 2, 3])
+    places = centres(down.length, corners), centres(across.length, corners)
+    return outer_sum(build, scaled, shape, places, middle)
+
+
+def _from_theta(
+    build: NodeBuilder, theta: str, axes: tuple[Axis, Axis], shape: list[int], corners: bool
+) -> str:
+    """Return the offsets of affine thetas, for zeros outside.
+
+    What is left of theta without the map to each pixel's own place is affine too. Along a row of
+    the image an offset is a line, as in `grid_points`: the product's constant side takes start and
+    slope of either axis, and gives them in the order that DeformConv reads.
+    """
+    batch, (down, across) = shape[0], axes
+    if corners:
+        inner = [[(axis.size - 1) / axis.size] for axis in (across, down)]
+        theta = build.op("Mul", [theta, build.constant(inner)], [batch, 2, 3])
+    (x_slope, x_start), (y_slope, y_start) = across.own(corners), down.own(corners)
+    own = build.constant([[x_slope, 0, x_start], [0, y_slope, y_start]])
+    moved = build.op("Sub", [theta, own], [batch, 2, 3])
+    turned = build.op("Transpose", [moved], [batch, 3, 2], attr={"perm": [0, 2, 1]})
+    factors = np.zeros((1, across.length, 2, 3))
+    factors[..., 0, 0], factors[..., 0, 2] = centres(across.length, corners), 1
+    factors[..., 1, 1] = 1
+    # As many axes on the left as on the right: an image alone is then one product, not two.
+    sides = [build.constant(factors.reshape(1, -1, 3)), turned]
+    flat = build.op("MatMul", sides, [batch, 2 * across.length, 2])
+    there = [batch, 1, across.length, 4]
+    found = build.reshaped(flat, there)
+    lines = lines_within_bounds(build, found, there, np.repeat([START, SLOPE], 2))
+    there = [batch, 1, 4, across.length]
+    lines = build.op("Transpose", [lines], there, attr={"perm": [0, 1, 3, 2]})
+    take = np.zeros((1, 2, down.length, 4))
+    for plane, (axis, own_start) in enumerate(((down, 1), (across, 0))):
+        take[0, plane, :, own_start] = axis.size / 2
+        take[0, plane, :, own_start + 2] = axis.size / 2 * centres(down.length, corners)
+    return build.op("MatMul", [build.constant(take), lines], shape)
+
+
+def _from_spline(
+    build: NodeBuilder,
+    theta: str,
+    axes: tuple[Axis, Axis],
+    shape: list[int],
+    corners: bool,
+    points: int,
+) -> str:
+    """Return how far from the identity thin plate splines read: their displacements add up to it.
+
+    Each axis has its own product by a column: runtimes take half as long for two of them as for one
+    by both columns, and x and y come out apart.
+    """
+    batch, (down, across) = shape[0], axes
+    spline, size = ThinPlateSpline(points), (down.size, across.size)
+    output = down.length, across.length
+    count, pixels = len(spline.control), down.length * across.length
+    moved = displacements(build, spline, theta, batch, size, corners)
+    by_x, by_y = build.split(moved, 2, [[batch, count, 1]] * 2)
+    basis = {
+        length: spline_basis(build, spline, output, corners, weight=length / 2)
+        for length in sorted(set(size))
+    }
+    planes = [
+        build.op("MatMul", [basis[axis.size], column], [batch, pixels, 1])
+        for axis, column in ((down, by_y), (across, by_x))
+    ]
+    flat = build.op("Concat", planes, [batch, 2 * pixels, 1], attr={"axis": 1})
+    return build.reshaped(flat, shape)
