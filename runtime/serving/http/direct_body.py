@@ -8,9 +8,7 @@ known, so that nobody has to look at it.
 from __future__ import annotations
 
 import asyncio
-import socket
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from stnkit.runtime.serving.http.bounded_protocol import BoundedProtocol
@@ -21,10 +19,6 @@ DIRECT_BYTES_LEAST = 64 * 2**10
 """How much must be missing for it to be worth the change."""
 
 _SHORT_BYTES = 8 * 2**10
-
-# Waking for each packet of a body takes more time than reading it, and time of a core that runs
-# models. So the socket is silent until this much is there, or all that is missing.
-_WAKE_BYTES = 256 * 2**10
 
 
 class _StandIn(asyncio.BufferedProtocol):
@@ -65,9 +59,6 @@ class DirectBody(_StandIn):
     def __init__(self, connection: BoundedProtocol, missing: memoryview) -> None:
         super().__init__(connection)
         self._missing = missing
-        self._socket: Any = connection.transport.get_extra_info("socket")
-        self._wake_bytes = 1
-        self._wake_at(min(_WAKE_BYTES, len(missing)))
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Say where the next bytes belong."""
@@ -76,17 +67,8 @@ class DirectBody(_StandIn):
     def buffer_updated(self, nbytes: int) -> None:
         """Go on behind them."""
         self._missing = self._missing[nbytes:]
-        if self._missing:
-            self._wake_at(min(self._wake_bytes, len(self._missing)))
-        else:
-            self._wake_at(1)
+        if not self._missing:
             self._connection.end_direct()
-
-    def _wake_at(self, count: int) -> None:
-        """Wake when so many bytes are there; never more than will come, which would be never."""
-        if count != self._wake_bytes and self._socket is not None and sys.platform == "linux":
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
-            self._wake_bytes = count
 
 
 class ShortReads(_StandIn):
