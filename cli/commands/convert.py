@@ -46,7 +46,7 @@ _FORMATS = ("tflite", "onnx")
     type=click.Choice(["auto", "gather", "grid-sample", "deform-conv"]),
     default="auto",
     show_default=True,
-    help="How samplers are written in ONNX; auto is the fastest op that fits.",
+    help="How samplers are written in ONNX; auto is DeformConv (ONNX Runtime 1.25) where it fits.",
 )
 @click.option(
     "--autotune",

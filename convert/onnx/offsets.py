@@ -4,28 +4,30 @@ An offset is how far from an output pixel's own place on the image it is read, i
 x. The identity's are zeros, exactly. They have to be finite: ONNX Runtime reads outside of its
 memory at one that is NaN.
 
-As in `grid_points`, the constant side of a product is the left one, and nothing that is stored has
-a value for every pixel.
+As in `grid_points`, the constant side of a product is the left one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from stnkit.convert.onnx.grid_points import (
+from stnkit.convert.onnx.constant_sides import (
+    at_centres,
+    centres,
+    folded_reshape,
+    spline_basis,
+)
+from stnkit.convert.onnx.node_builder import NodeBuilder
+from stnkit.convert.onnx.theta_parts import (
     SLOPE,
     START,
-    centres,
     displacements,
     lines_within_bounds,
     outer_sum,
     parse_kind,
-    spline_basis,
 )
-from stnkit.convert.onnx.node_builder import NodeBuilder
 from stnkit.models.transforms.thin_plate_spline import ThinPlateSpline
 
 
@@ -57,19 +59,20 @@ class Axis:
         """Pixels behind the image's last one."""
         return max(0, self.stride * (self.length - 1) - (self.size - 1))
 
-    @property
-    def places(self) -> Any:
-        """Where output pixels are on the image, `[length]` px."""
-        return np.arange(self.length) * self.stride
-
     def own(self, corners: bool) -> tuple[float, float]:
         """Return (a, b): the place of the output pixel at c is (size a c + size b + size - 1) / 2.
 
-        c is its normalised coordinate, see `grid_points.centres`.
+        c is its normalised coordinate, see `constant_sides.centres`.
         """
         steps = self.length - 1 if corners else self.length
         spare = self.stride * (self.length - 1) - (self.size - 1)
         return self.stride * steps / self.size, spare / self.size
+
+    def rest(self, corners: bool) -> tuple[float, float]:
+        """Return (a, b): from its place to where the identity reads it are a c + b px."""
+        slope, start = self.own(corners)
+        inner = (self.size - 1) / self.size if corners else 1.0
+        return self.size / 2 * (inner - slope), -self.size / 2 * start
 
 
 def offsets(
@@ -100,23 +103,32 @@ def offsets(
     if found is not None and not inside:
         if points:
             moved = _from_spline(build, given, axes, shape, corners, points)
-            rest = _read(down, corners) - down.places, _read(across, corners) - across.places
-            if max(np.abs(values).max() for values in rest) < 1e-9:
-                return moved
-            return _moved(build, moved, shape, rest)
+            for plane, axis in enumerate(axes):
+                slope, start = axis.rest(corners)
+                if max(abs(slope), abs(start)) > 1e-9:
+                    rest = _linear(build, axis, corners, slope, start)
+                    moved = _moved(build, moved, shape, plane, rest)
+            return moved
         return _from_theta(build, given, axes, shape, corners)
     if found is None:
         pixels = _swapped(build, given, shape)
     elif points:
         moved = _from_spline(build, given, axes, shape, corners, points)
-        pixels = _moved(build, moved, shape, (_read(down, corners), _read(across, corners)))
+        pixels = moved
+        for plane, axis in enumerate(axes):
+            # Where the identity reads.
+            slope = (axis.size - 1 if corners else axis.size) / 2
+            read = _linear(build, axis, corners, slope, (axis.size - 1) / 2)
+            pixels = _moved(build, pixels, shape, plane, read)
     else:
         pixels = _from_rows(build, given, axes, shape, corners)
     if inside:
         last = build.constant(np.reshape([axis.size - 1 for axis in axes], [2, 1, 1]))
         pixels = build.op("Max", [pixels, build.constant(0.0)], shape)
         pixels = build.op("Min", [pixels, last], shape)
-    return _moved(build, pixels, shape, (-down.places, -across.places))
+    for plane, axis in enumerate(axes):
+        pixels = _moved(build, pixels, shape, plane, _places(build, axis))
+    return pixels
 
 
 def _swapped(build: NodeBuilder, tensor: str, shape: list[int]) -> str:
@@ -124,20 +136,24 @@ def _swapped(build: NodeBuilder, tensor: str, shape: list[int]) -> str:
     return build.op("Gather", [tensor, build.constant([1, 0], np.int64)], shape, attr={"axis": 1})
 
 
-def _read(axis: Axis, corners: bool) -> Any:
-    """Return where output pixels are read at the identity, `[length]` px."""
-    inner = (axis.size - 1) / axis.size if corners else 1.0
-    return (axis.size * inner * centres(axis.length, corners) + axis.size - 1) / 2
+def _linear(build: NodeBuilder, axis: Axis, corners: bool, slope: float, start: float) -> str:
+    """Return `slope * c + start` at each output pixel's normalised coordinate c, `[length]`."""
+    fixed, moving = np.array([start]), np.array([slope])
+    return at_centres(build, axis.length, corners, fixed, moving, 0)
 
 
-def _moved(build: NodeBuilder, offsets: str, shape: list[int], by: tuple[Any, Any]) -> str:
-    """Return offsets or points, with numbers for rows added to y and numbers for columns to x."""
-    down, across = by
-    rows, columns = np.zeros((2, len(down), 1)), np.zeros((2, 1, len(across)))
-    rows[0, :, 0], columns[1, 0] = down, across
-    for values in (rows, columns):
-        offsets = build.op("Add", [offsets, build.constant(values)], shape)
-    return offsets
+def _places(build: NodeBuilder, axis: Axis) -> str:
+    """Return where output pixels are on the image, `[length]` px, negative: what is taken away."""
+    ends = [build.constant(float(-axis.stride * end)) for end in (0, axis.length, 1)]
+    return build.op("Range", ends, [axis.length])
+
+
+def _moved(build: NodeBuilder, offsets: str, shape: list[int], plane: int, by: str) -> str:
+    """Return offsets or points with a number for each row added to y, plane 0; of columns to x."""
+    along = folded_reshape(build, by, [1, shape[2], 1] if plane == 0 else [1, 1, shape[3]])
+    there = [2, shape[2], 1] if plane == 0 else [2, 1, shape[3]]
+    alone = build.constant(np.reshape(np.eye(2)[plane], [2, 1, 1]))
+    return build.op("Add", [offsets, build.op("Mul", [along, alone], there)], shape)
 
 
 def _from_rows(
@@ -173,22 +189,23 @@ def _from_theta(
     own = build.constant([[x_slope, 0, x_start], [0, y_slope, y_start]])
     moved = build.op("Sub", [theta, own], [batch, 2, 3])
     turned = build.op("Transpose", [moved], [batch, 3, 2], attr={"perm": [0, 2, 1]})
-    factors = np.zeros((1, across.length, 2, 3))
-    factors[..., 0, 0], factors[..., 0, 2] = centres(across.length, corners), 1
-    factors[..., 1, 1] = 1
-    # As many axes on the left as on the right: an image alone is then one product, not two.
-    sides = [build.constant(factors.reshape(1, -1, 3)), turned]
-    flat = build.op("MatMul", sides, [batch, 2 * across.length, 2])
+    # Start and slope of each column. As many axes on the left as on the right: an image alone is
+    # then one product, not two.
+    fixed, moving = np.zeros((1, 1, 2, 3)), np.zeros((1, 1, 2, 3))
+    fixed[..., 0, 2] = fixed[..., 1, 1] = moving[..., 0, 0] = 1
+    factors = at_centres(build, across.length, corners, fixed, moving, 1)
+    factors = folded_reshape(build, factors, [1, 2 * across.length, 3])
+    flat = build.op("MatMul", [factors, turned], [batch, 2 * across.length, 2])
     there = [batch, 1, across.length, 4]
     found = build.reshaped(flat, there)
     lines = lines_within_bounds(build, found, there, np.repeat([START, SLOPE], 2))
     there = [batch, 1, 4, across.length]
     lines = build.op("Transpose", [lines], there, attr={"perm": [0, 1, 3, 2]})
-    take = np.zeros((1, 2, down.length, 4))
-    for plane, (axis, own_start) in enumerate(((down, 1), (across, 0))):
-        take[0, plane, :, own_start] = axis.size / 2
-        take[0, plane, :, own_start + 2] = axis.size / 2 * centres(down.length, corners)
-    return build.op("MatMul", [build.constant(take), lines], shape)
+    fixed, moving = np.zeros((1, 2, 1, 4)), np.zeros((1, 2, 1, 4))
+    for plane, (axis, start) in enumerate(((down, 1), (across, 0))):
+        fixed[0, plane, 0, start] = moving[0, plane, 0, start + 2] = axis.size / 2
+    take = at_centres(build, down.length, corners, fixed, moving, 2)
+    return build.op("MatMul", [take, lines], shape)
 
 
 def _from_spline(
