@@ -24,6 +24,7 @@ from stnkit.convert.onnx.theta_parts import (
     SLOPE,
     START,
     displacements,
+    inner_scale,
     lines_within_bounds,
     outer_sum,
     parse_kind,
@@ -183,8 +184,8 @@ def _from_theta(
     """
     batch, (down, across) = shape[0], axes
     if corners:
-        inner = [[(axis.size - 1) / axis.size] for axis in (across, down)]
-        theta = build.op("Mul", [theta, build.constant(inner)], [batch, 2, 3])
+        inner = build.constant(inner_scale((down.size, across.size), [2, 1]))
+        theta = build.op("Mul", [theta, inner], [batch, 2, 3])
     (x_slope, x_start), (y_slope, y_start) = across.own(corners), down.own(corners)
     own = build.constant([[x_slope, 0, x_start], [0, y_slope, y_start]])
     moved = build.op("Sub", [theta, own], [batch, 2, 3])
