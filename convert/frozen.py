@@ -20,6 +20,7 @@ from stnkit.runtime.errors import ExportError, OutOfMemoryError, one_line
 from stnkit.runtime.signature import BATCH, Shape, TensorSpec
 
 _COMPILED = "_XlaMustCompile"
+_CALLS = ("PartitionedCall", "While", "If", "Case")
 _LARGE_BYTES = 2**20
 
 
@@ -182,6 +183,8 @@ def _without_compiled_calls(frozen: Any) -> Any:
 
     TensorFlow leaves calls of functions with `jit_compile=True` as calls, for XLA to find them.
     """
+    if not any(op.type.endswith(_CALLS) for op in frozen.graph.get_operations()):
+        return frozen  # told without a copy of all weights
     graph_def = frozen.graph.as_graph_def()
     library = graph_def.library.function
     nodes = [*graph_def.node, *(node for function in library for node in function.node_def)]

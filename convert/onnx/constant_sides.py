@@ -81,13 +81,12 @@ def spline_basis(
     count, (rows, columns) = len(spline.control), output
     one, many = [1, rows, columns], [count, rows, columns]
     size = build.constant(one, np.int64)
-    unit = build.constant(np.ones((1, 1, 1)))
     x, y, unit = (
         build.op("Expand", [values, size], one)
         for values in (
             folded_reshape(build, computed_centres(build, columns, corners), [1, 1, columns]),
             folded_reshape(build, computed_centres(build, rows, corners), [1, rows, 1]),
-            unit,
+            build.constant(np.ones((1, 1, 1))),
         )
     )
     scale, squares = build.constant(SCALE), []

@@ -68,10 +68,12 @@ def whole_sizes(model: Any) -> None:
     for node in resizes:
         if node.input[2] not in stored:
             continue
-        # Anew for each: what follows a size that was wrong is wrong too.
-        sizes = _known_sizes(model, node.input[0])
         tensor = stored[node.input[2]]
         scales = onnx.numpy_helper.to_array(tensor)
+        if (scales == np.round(scales)).all():
+            continue
+        # Anew for each: what follows a size that was wrong is wrong too.
+        sizes = _known_sizes(model, node.input[0])
         if len(sizes) != len(scales):
             continue
         kept = [_scale_for(scale, size) for scale, size in zip(scales, sizes, strict=True)]
