@@ -60,6 +60,10 @@ class Axis:
         """Pixels behind the image's last one."""
         return max(0, self.stride * (self.length - 1) - (self.size - 1))
 
+    def reach(self, corners: bool) -> float:
+        """Return how far 1 is from the image's middle, px."""
+        return (self.size - 1 if corners else self.size) / 2
+
     def own(self, corners: bool) -> tuple[float, float]:
         """Return (a, b): the place of the output pixel at c is (size a c + size b + size - 1) / 2.
 
@@ -72,8 +76,7 @@ class Axis:
     def rest(self, corners: bool) -> tuple[float, float]:
         """Return (a, b): from its place to where the identity reads it are a c + b px."""
         slope, start = self.own(corners)
-        inner = (self.size - 1) / self.size if corners else 1.0
-        return self.size / 2 * (inner - slope), -self.size / 2 * start
+        return self.reach(corners) - self.size / 2 * slope, -self.size / 2 * start
 
 
 def offsets(
@@ -99,36 +102,44 @@ def offsets(
     down, across = axes
     shape = [batch, 2, down.length, across.length]
     found = parse_kind(kind)
-    points, corners = found or (0, False)
-    inside = padding_mode == "border"
-    if found is not None and not inside:
-        if points:
-            moved = _from_spline(build, given, axes, shape, corners, points)
-            for plane, axis in enumerate(axes):
-                slope, start = axis.rest(corners)
-                if max(abs(slope), abs(start)) > 1e-9:
-                    rest = _linear(build, axis, corners, slope, start)
-                    moved = _moved(build, moved, shape, plane, rest)
-            return moved
-        return _from_theta(build, given, axes, shape, corners)
-    if found is None:
-        pixels = _swapped(build, given, shape)
-    elif points:
+    if padding_mode == "zeros" and found is not None:
+        points, corners = found
+        if not points:
+            return _from_theta(build, given, axes, shape, corners)
         moved = _from_spline(build, given, axes, shape, corners, points)
-        pixels = moved
         for plane, axis in enumerate(axes):
-            # Where the identity reads.
-            slope = (axis.size - 1 if corners else axis.size) / 2
-            read = _linear(build, axis, corners, slope, (axis.size - 1) / 2)
-            pixels = _moved(build, pixels, shape, plane, read)
-    else:
-        pixels = _from_rows(build, given, axes, shape, corners)
-    if inside:
+            slope, start = axis.rest(corners)
+            if max(abs(slope), abs(start)) > 1e-9:
+                rest = _linear(build, axis, corners, slope, start)
+                moved = _moved(build, moved, shape, plane, rest)
+        return moved
+    pixels = _pixels(build, found, given, axes, shape)
+    if padding_mode == "border":
         last = build.constant(np.reshape([axis.size - 1 for axis in axes], [2, 1, 1]))
         pixels = build.op("Max", [pixels, build.constant(0.0)], shape)
         pixels = build.op("Min", [pixels, last], shape)
     for plane, axis in enumerate(axes):
-        pixels = _moved(build, pixels, shape, plane, _places(build, axis))
+        pixels = _moved(build, pixels, shape, plane, _taken_places(build, axis))
+    return pixels
+
+
+def _pixels(
+    build: NodeBuilder,
+    kind: tuple[int, bool] | None,
+    given: str,
+    axes: tuple[Axis, Axis],
+    shape: list[int],
+) -> str:
+    """Return the points y, x in pixels; `kind` is what `parse_kind` returned."""
+    if kind is None:
+        return _swapped(build, given, shape)
+    points, corners = kind
+    if not points:
+        return _from_rows(build, given, axes, shape, corners)
+    pixels = _from_spline(build, given, axes, shape, corners, points)
+    for plane, axis in enumerate(axes):
+        read = _linear(build, axis, corners, axis.reach(corners), (axis.size - 1) / 2)
+        pixels = _moved(build, pixels, shape, plane, read)
     return pixels
 
 
@@ -143,8 +154,8 @@ def _linear(build: NodeBuilder, axis: Axis, corners: bool, slope: float, start: 
     return at_centres(build, axis.length, corners, fixed, moving, 0)
 
 
-def _places(build: NodeBuilder, axis: Axis) -> str:
-    """Return where output pixels are on the image, `[length]` px, negative: what is taken away."""
+def _taken_places(build: NodeBuilder, axis: Axis) -> str:
+    """Return where output pixels are on the image, `[length]` px, with a minus."""
     ends = [build.constant(float(-axis.stride * end)) for end in (0, axis.length, 1)]
     return build.op("Range", ends, [axis.length])
 
@@ -165,7 +176,7 @@ def _from_rows(
     Infinities that would cancel to NaN, and NaN, end on the low side, as in `pixel_grid`.
     """
     batch, (down, across) = shape[0], axes
-    scale = [[(axis.size - 1 if corners else axis.size) / 2] for axis in axes]
+    scale = [[axis.reach(corners)] for axis in axes]
     middle = build.constant(np.reshape([(axis.size - 1) / 2 for axis in axes], [2, 1]))
     scaled = _swapped(build, theta, [batch, 2, 3])
     scaled = build.op("Mul", [scaled, build.constant(scale)], [batch, 2, 3])
